@@ -1,0 +1,14 @@
+//! `mailer`: a thread-based, synchronous batch mailer.
+//!
+//! Layers; imports go down only, and `tests/layers.rs` enforces it:
+//!
+//! | layer | rooms | never in it |
+//! |---|---|---|
+//! | face | `cli`, `report`, `progress`, `sink` | sockets and locks in `cli` |
+//! | engine | `engine` | printing, argument parsing |
+//! | world | `net`, `dns`, `batch`, `ledger` | policy, printing |
+//! | decisions | `route`, `queue`, `retry` | I/O, threads, a clock |
+//! | formats | `mbox`, `smtp` | I/O, threads, a clock |
+//! | words | `mail` | I/O, threads, a clock |
+
+pub mod mail;

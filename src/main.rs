@@ -1,0 +1,3 @@
+//! The `mailer` program: see [`mailer::cli`].
+
+fn main() {}
