@@ -11,4 +11,6 @@
 //! | formats | `mbox`, `smtp` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
+pub mod ledger;
 pub mod mail;
+pub mod net;

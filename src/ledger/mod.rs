@@ -1,0 +1,263 @@
+//! The ledger of a run: what became of each recipient, and what the last attempt was told.
+//!
+//! One thread owns it. Attempts are appended to a file without a name in the state directory; in memory there are nine
+//! bytes a recipient (its status, and where its latest record stands), so that a million recipients cost 9 MB, whatever
+//! their servers had to say. The ledger lives as long as the process: what a crash leaves is not its business yet.
+//!
+//! INVARIANTS: a recipient is *settled for this run* at most once; counts by status add up to the number of recipients.
+
+pub mod outcome;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::mail::{RecipientNo, Status};
+
+pub use outcome::{Attempt, Outcome, Via};
+
+/// No record has been written for the recipient.
+const NOWHERE: u64 = u64::MAX;
+
+/// What became of every recipient.
+#[derive(Debug)]
+pub struct Ledger {
+    log: BufWriter<File>,
+    log_len: u64,
+    rows: Vec<Row>,
+    /// First attempts of those that needed more than one: few.
+    first_attempts: HashMap<RecipientNo, i64>,
+    counts: [u64; Status::ALL.len()],
+    unsettled: u64,
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed)]
+struct Row {
+    record: u64,
+    status: Status,
+    settled: bool,
+}
+
+const BLANK: Row = Row {
+    record: NOWHERE,
+    status: Status::Queued,
+    settled: false,
+};
+
+impl Ledger {
+    /// A ledger whose records go to a nameless file in `directory`.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn create_in(directory: &Path) -> io::Result<Ledger> {
+        Ok(Ledger {
+            log: BufWriter::with_capacity(64 * 1024, tempfile::tempfile_in(directory)?),
+            log_len: 0,
+            rows: Vec::new(),
+            first_attempts: HashMap::new(),
+            counts: [0; Status::ALL.len()],
+            unsettled: 0,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Makes room for recipients up to and including `last`: all queued.
+    pub fn admit(&mut self, last: RecipientNo) {
+        let wanted = last.index() + 1;
+        if wanted > self.rows.len() {
+            let more = (wanted - self.rows.len()) as u64;
+            self.rows.resize(wanted, BLANK);
+            self.counts[position(Status::Queued)] += more;
+            self.unsettled += more;
+        }
+    }
+
+    /// Records an attempt. Delivered, refused and invalid recipients are settled by it; the others wait for
+    /// another attempt, or for [`Ledger::leave`].
+    ///
+    /// # Errors
+    /// If the record cannot be written: nothing more may be sent then.
+    pub fn record(&mut self, attempt: &Attempt) -> io::Result<()> {
+        self.admit(attempt.recipient);
+        let row = self.rows[attempt.recipient.index()];
+        if row.record == NOWHERE && attempt.verdict.status.is_pending() {
+            self.first_attempts.insert(attempt.recipient, attempt.at);
+        }
+        self.scratch.clear();
+        attempt.encode(&mut self.scratch);
+        self.log.write_all(&self.scratch)?;
+        self.rows[attempt.recipient.index()].record = self.log_len;
+        self.log_len += self.scratch.len() as u64;
+        self.set_status(attempt.recipient, attempt.verdict.status);
+        if !attempt.verdict.status.is_pending() {
+            self.settle(attempt.recipient);
+        }
+        Ok(())
+    }
+
+    /// Leaves a recipient as it is for this run: deferred, in doubt, held, expired.
+    pub fn leave(&mut self, recipient: RecipientNo, status: Status) {
+        self.admit(recipient);
+        self.set_status(recipient, status);
+        self.settle(recipient);
+    }
+
+    fn set_status(&mut self, recipient: RecipientNo, status: Status) {
+        let row = &mut self.rows[recipient.index()];
+        self.counts[position(row.status)] -= 1;
+        self.counts[position(status)] += 1;
+        row.status = status;
+    }
+
+    fn settle(&mut self, recipient: RecipientNo) {
+        let row = &mut self.rows[recipient.index()];
+        assert!(!row.settled, "recipient {} is settled twice", recipient.0);
+        row.settled = true;
+        self.unsettled -= 1;
+    }
+
+    /// Recipients that are admitted and not settled for this run.
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled
+    }
+
+    /// How many recipients stand at `status`.
+    pub fn count(&self, status: Status) -> u64 {
+        self.counts[position(status)]
+    }
+
+    /// All counts, in the order of [`Status::ALL`].
+    pub fn counts(&self) -> [u64; Status::ALL.len()] {
+        self.counts
+    }
+
+    /// Recipients admitted.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True if no recipient is known.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Writes out what is buffered, so that [`Ledger::outcome`] sees it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.log.flush()
+    }
+
+    /// Where a recipient stands, with its latest attempt if there was one. Call [`Ledger::flush`] before.
+    ///
+    /// # Errors
+    /// If the record cannot be read back.
+    pub fn outcome(&self, recipient: RecipientNo) -> io::Result<Outcome> {
+        let row = self.rows.get(recipient.index()).copied().unwrap_or(BLANK);
+        let last = match row.record {
+            NOWHERE => None,
+            at => Some(self.read_record(at, recipient)?),
+        };
+        let first = self.first_attempts.get(&recipient).copied();
+        let first_at = first.or_else(|| last.as_ref().map(|attempt| attempt.at));
+        Ok(Outcome {
+            status: row.status,
+            first_at,
+            last,
+        })
+    }
+
+    fn read_record(&self, at: u64, recipient: RecipientNo) -> io::Result<Attempt> {
+        let mut head = [0; outcome::HEAD_LEN];
+        self.log.get_ref().read_exact_at(&mut head, at)?;
+        let mut tail = vec![0; outcome::tail_len(&head)];
+        self.log
+            .get_ref()
+            .read_exact_at(&mut tail, at + outcome::HEAD_LEN as u64)?;
+        outcome::decode(&head, &tail, recipient).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the ledger's file is damaged")
+        })
+    }
+}
+
+fn position(status: Status) -> usize {
+    Status::ALL
+        .iter()
+        .position(|each| *each == status)
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Enhanced, QueueId, Scope, Stage, Verdict};
+
+    fn attempt(recipient: u32, status: Status, at: i64) -> Attempt {
+        let verdict = Verdict::new(
+            status,
+            Scope::Recipient,
+            Stage::Rcpt,
+            450,
+            Some(Enhanced::new(4, 2, 1)),
+            "later, ça",
+        );
+        Attempt {
+            recipient: RecipientNo(recipient),
+            verdict,
+            via: Via {
+                queue: QueueId(3),
+                mx: "mx.a.test".into(),
+                ip: "127.0.0.7".parse().ok(),
+                tls: "".into(),
+            },
+            attempts: 2,
+            at,
+            took_ms: 17,
+        }
+    }
+
+    #[test]
+    fn the_latest_attempt_is_what_a_row_shows_and_the_first_is_not_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::create_in(directory.path()).unwrap();
+        ledger.record(&attempt(1, Status::Deferred, 1000)).unwrap();
+        ledger.record(&attempt(1, Status::Delivered, 2000)).unwrap();
+        ledger.flush().unwrap();
+        let outcome = ledger.outcome(RecipientNo(1)).unwrap();
+        assert_eq!(outcome.status, Status::Delivered);
+        assert_eq!(outcome.first_at, Some(1000));
+        assert_eq!(outcome.last.unwrap(), attempt(1, Status::Delivered, 2000));
+        let untouched = ledger.outcome(RecipientNo(0)).unwrap();
+        assert_eq!((untouched.status, untouched.last), (Status::Queued, None));
+    }
+
+    #[test]
+    fn counts_add_up_and_pending_recipients_are_unsettled_until_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::create_in(directory.path()).unwrap();
+        ledger.admit(RecipientNo(3));
+        ledger.record(&attempt(0, Status::Delivered, 1)).unwrap();
+        ledger.record(&attempt(1, Status::Deferred, 1)).unwrap();
+        ledger.record(&attempt(2, Status::Invalid, 1)).unwrap();
+        assert_eq!(ledger.unsettled(), 2);
+        ledger.leave(RecipientNo(1), Status::Deferred);
+        ledger.leave(RecipientNo(3), Status::Queued);
+        assert_eq!(ledger.unsettled(), 0);
+        assert_eq!(ledger.counts().iter().sum::<u64>(), 4);
+        assert_eq!(ledger.count(Status::Deferred), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "settled twice")]
+    fn nobody_is_settled_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::create_in(directory.path()).unwrap();
+        ledger.record(&attempt(0, Status::Delivered, 1)).unwrap();
+        ledger.leave(RecipientNo(0), Status::Deferred);
+    }
+}
