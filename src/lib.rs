@@ -11,6 +11,8 @@
 //! | formats | `mbox`, `smtp` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
+pub mod cli;
+pub mod engine;
 pub mod ledger;
 pub mod mail;
 pub mod net;

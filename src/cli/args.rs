@@ -1,0 +1,258 @@
+//! What was typed, and nothing more: no file is opened here and no default filled in.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
+#[derive(Parser, Debug)]
+#[command(
+    name = "mailer",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Deliver mbox files, Maildirs and .eml files; '-' or a pipe is standard input
+    Send(SendArgs),
+    /// Deliver a batch to embedded receivers on loopback: the whole engine, real sockets, nothing leaves the machine
+    Rehearse(RehearseArgs),
+    /// Show what is understood of each message of a batch; nothing is sent
+    Inspect(InspectArgs),
+    /// Run the test receiver by itself: an SMTP server, and a DNS server that leads to it
+    Sink(SinkArgs),
+    /// Show every configuration key with its value in force
+    Config(ConfigArgs),
+}
+
+/// How a batch is read.
+#[derive(Args, Debug, Default, Clone)]
+pub struct ReadArgs {
+    /// mbox files, Maildirs, .eml files; '-' is standard input
+    #[arg(value_name = "BATCH")]
+    pub batch: Vec<PathBuf>,
+    /// How mbox files quote lines that begin with "From "
+    #[arg(long, value_enum, value_name = "FLAVOUR")]
+    pub mbox: Option<Flavour>,
+    /// Reverse-path of messages without an X-Envelope-From field ("" or "<>" is the null reverse-path)
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<String>,
+    /// Send messages that were received by somebody before (they bear Received or Delivered-To fields)
+    #[arg(long)]
+    pub resend: bool,
+    /// Send the batch's one message to the addresses in FILE, one a line
+    #[arg(long, value_name = "FILE")]
+    pub to_file: Option<PathBuf>,
+    /// Break lines of more than 998 octets instead of refusing the message
+    #[arg(long)]
+    pub fold_long_lines: bool,
+    /// Refuse the whole batch if any message or address in it is invalid
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// The quoting conventions of mbox files.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flavour {
+    /// `>From `, `>>From ` ... lose one `>` (the default)
+    Mboxrd,
+    /// Only `>From ` loses its `>`
+    Mboxo,
+    /// Content-Length fields say where messages end; nothing is quoted
+    Mboxcl2,
+}
+
+/// Configuration and its overrides.
+#[derive(Args, Debug, Default, Clone)]
+pub struct DeliveryArgs {
+    /// Configuration file [default: mailer.toml in the XDG configuration directory, then /etc/mailer.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Name server to ask instead of the system's (repeatable)
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dns: Vec<SocketAddr>,
+    /// How long one DNS look-up may take
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub dns_timeout: Option<Duration>,
+    /// Port of the receiving servers [default: 25]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Give all mail to this server instead of looking up MX hosts
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub relay: Option<String>,
+    /// Our name in EHLO [default: the host name if it is fully qualified, else the connection's address]
+    #[arg(long, value_name = "NAME")]
+    pub hello: Option<String>,
+    /// Address to connect from
+    #[arg(long, value_name = "IP")]
+    pub bind: Option<IpAddr>,
+    /// Accept MX hosts on loopback addresses
+    #[arg(long)]
+    pub allow_loopback: bool,
+    /// Where files of a run live [default: mailer in the XDG state directory]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Worker threads of all queues together, at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_workers: Option<u32>,
+    /// Cap on the deadline of every stage but the final dot's
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Deadline for opening a connection, per address
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub connect_timeout: Option<Duration>,
+    /// Deadline for the reply to a message's final dot; short ones make duplicates
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub dot_timeout: Option<Duration>,
+    /// First delay before deferred mail is tried again
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub retry_min: Option<Duration>,
+    /// Longest delay before deferred mail is tried again
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub retry_max: Option<Duration>,
+    /// Give up mail that is deferred for longer than this
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub expire: Option<Duration>,
+    /// Stop after this time and leave what is deferred (exit status 75)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub run_for: Option<Duration>,
+    /// How long mail in doubt waits before it is sent again, once
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub in_doubt_wait: Option<Duration>,
+}
+
+/// What is shown of a run.
+#[derive(Args, Debug, Default, Clone)]
+pub struct ShowArgs {
+    /// Write the report (CSV, a row per recipient) to FILE; '-' is standard output
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Print the summary even where standard error is not a terminal
+    #[arg(long)]
+    pub summary: bool,
+    /// No progress and no summary, even on a terminal
+    #[arg(long, short, conflicts_with = "summary")]
+    pub quiet: bool,
+}
+
+/// `mailer send`.
+#[derive(Args, Debug)]
+pub struct SendArgs {
+    /// How the batch is read.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// How it is delivered.
+    #[command(flatten, next_help_heading = "Delivery")]
+    pub delivery: DeliveryArgs,
+    /// What is shown.
+    #[command(flatten, next_help_heading = "Output")]
+    pub show: ShowArgs,
+}
+
+/// `mailer rehearse`.
+#[derive(Args, Debug)]
+pub struct RehearseArgs {
+    /// How the batch is read.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// How it is delivered.
+    #[command(flatten, next_help_heading = "Delivery")]
+    pub delivery: DeliveryArgs,
+    /// What is shown.
+    #[command(flatten, next_help_heading = "Output")]
+    pub show: ShowArgs,
+    /// Misbehaviour of the embedded receivers, as for `mailer sink` (repeatable)
+    #[arg(long, value_name = "RULE")]
+    pub rule: Vec<String>,
+}
+
+/// `mailer inspect`.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// How the batch is read.
+    #[command(flatten)]
+    pub read: ReadArgs,
+    /// One JSON object a message
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mailer sink`.
+#[derive(Args, Debug)]
+pub struct SinkArgs {
+    /// Where to listen for SMTP (repeatable); 127.0.0.0/8:PORT is every loopback address; port 0 picks a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2525")]
+    pub listen: Vec<String>,
+    /// Also answer DNS here: every domain leads to this receiver
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dns: Option<SocketAddr>,
+    /// Records for --dns, one a line; other domains get made-up ones
+    #[arg(long, value_name = "FILE", requires = "dns")]
+    pub zone: Option<PathBuf>,
+    /// Misbehaviour, e.g. 'domain=slow.test stage=rcpt delay=5s' (repeatable)
+    #[arg(long, value_name = "RULE")]
+    pub rule: Vec<String>,
+    /// Delay each reply
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub latency: Option<Duration>,
+    /// Keep each message as a file in DIR
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Refuse what breaks the protocol instead of only counting it
+    #[arg(long)]
+    pub strict: bool,
+    /// Write the statistics as JSON to FILE at the end ('-' is standard output)
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+}
+
+/// `mailer config`.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// The same flags as for `send`: they show in the result
+    #[command(flatten)]
+    pub delivery: DeliveryArgs,
+}
+
+/// Reads "300ms", "90s", "5m", "1h30m", "5d".
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("`{text}` is not a time; write for instance 300ms, 90s, 5m, 1h30m or 5d");
+    let span: jiff::Span = text.trim().parse().map_err(|_| wrong())?;
+    let signed = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| wrong())?;
+    Duration::try_from(signed).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_their_units_and_nothing_else_is() {
+        assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("5d"), Ok(Duration::from_secs(432_000)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for wrong in ["", "5", "-5s", "soon", "5 parsecs", "1y"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,478 @@
+//! The configuration file: found, read, checked, and merged with the command line into [`Settings`].
+//!
+//! Order: flags, then the file, then the defaults. Keys that are not known are errors, with line, column and the nearest
+//! known key, because a misspelt limit that is silently ignored is found out by the receivers.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Deserializer};
+
+use super::args::{self, DeliveryArgs};
+use super::exit::{Exit, Failure};
+use crate::engine::settings::{QueueSettings, Relay, Settings};
+
+/// The file, as written.
+#[derive(Deserialize, Default, Debug)]
+#[serde(deny_unknown_fields)]
+struct File {
+    hello: Option<String>,
+    port: Option<u16>,
+    bind: Option<IpAddr>,
+    relay: Option<String>,
+    allow_loopback: Option<bool>,
+    dns: Option<Vec<SocketAddr>>,
+    dns_timeout: Option<Time>,
+    state: Option<PathBuf>,
+    max_workers: Option<u32>,
+    max_sessions: Option<u32>,
+    max_recipients: Option<usize>,
+    idle: Option<Time>,
+    session_age: Option<Time>,
+    timeouts: Option<TimeoutKeys>,
+    retry: Option<RetryKeys>,
+    queue: Option<BTreeMap<String, QueueKeys>>,
+}
+
+#[derive(Deserialize, Default, Debug)]
+#[serde(deny_unknown_fields)]
+struct TimeoutKeys {
+    connect: Option<Time>,
+    greeting: Option<Time>,
+    ehlo: Option<Time>,
+    mail: Option<Time>,
+    rcpt: Option<Time>,
+    data: Option<Time>,
+    body: Option<Time>,
+    dot: Option<Time>,
+    rset: Option<Time>,
+}
+
+#[derive(Deserialize, Default, Debug)]
+#[serde(deny_unknown_fields)]
+struct RetryKeys {
+    min: Option<Time>,
+    max: Option<Time>,
+    expire: Option<Time>,
+    run_for: Option<Time>,
+    in_doubt_wait: Option<Time>,
+}
+
+#[derive(Deserialize, Default, Debug)]
+#[serde(deny_unknown_fields)]
+struct QueueKeys {
+    #[serde(default)]
+    domains: Vec<String>,
+    #[serde(default)]
+    mx: Vec<String>,
+    max_workers: Option<u32>,
+    max_sessions: Option<u32>,
+}
+
+/// A duration in the notation of the command line.
+#[derive(Debug, Clone, Copy)]
+struct Time(Duration);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        args::duration(&text)
+            .map(Time)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// The settings in force: the file that `flags` name or that is found, with the flags on top.
+///
+/// # Errors
+/// A [`Failure`] with [`Exit::Config`], [`Exit::NoInput`] or [`Exit::Usage`].
+pub fn settings(flags: &DeliveryArgs) -> Result<Settings> {
+    let file = match find(flags.config.as_deref())? {
+        Some(path) => read(&path)?,
+        None => File::default(),
+    };
+    let mut settings = Settings::default();
+    apply_file(&mut settings, file)?;
+    apply_flags(&mut settings, flags)?;
+    check(&settings)?;
+    Ok(settings)
+}
+
+fn find(named: Option<&Path>) -> Result<Option<PathBuf>> {
+    if let Some(path) = named {
+        return Ok(Some(path.to_path_buf()));
+    }
+    let user = match (
+        std::env::var_os("XDG_CONFIG_HOME"),
+        std::env::var_os("HOME"),
+    ) {
+        (Some(base), _) if !base.is_empty() => Some(PathBuf::from(base)),
+        (_, Some(home)) => Some(PathBuf::from(home).join(".config")),
+        _ => None,
+    };
+    let candidates = [
+        user.map(|base| base.join("mailer/mailer.toml")),
+        Some(PathBuf::from("/etc/mailer.toml")),
+    ];
+    Ok(candidates.into_iter().flatten().find(|path| path.exists()))
+}
+
+fn read(path: &Path) -> Result<File> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(
+            Exit::NoInput,
+            format!("{}: cannot read the configuration: {error}", path.display()),
+        )
+    })?;
+    parse(&text, &path.display().to_string())
+}
+
+fn parse(text: &str, name: &str) -> Result<File> {
+    toml::from_str(text).map_err(|error| {
+        let before = &text[..error.span().map_or(0, |span| span.start)];
+        let line = before.matches('\n').count() + 1;
+        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+        let failure = Failure::new(
+            Exit::Config,
+            format!("{name}:{line}:{column}: {}", error.message()),
+        );
+        match nearest_key(error.message()) {
+            Some(key) => failure.hint(format!(
+                "did you mean `{key}`? `mailer config` lists all keys"
+            )),
+            None => failure.hint("`mailer config` lists all keys with their values"),
+        }
+        .into()
+    })
+}
+
+/// The known key nearest to the one that an "unknown field" message is about.
+fn nearest_key(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let typed = message
+        .starts_with("unknown field")
+        .then(|| quoted.next())
+        .flatten()?;
+    let known = quoted.map(|key| (strsim::damerau_levenshtein(typed, key), key));
+    known
+        .min()
+        .filter(|(distance, _)| *distance <= 4)
+        .map(|(_, key)| key.to_owned())
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+fn set_time(place: &mut Duration, value: Option<Time>) {
+    set(place, value.map(|time| time.0));
+}
+
+fn apply_file(settings: &mut Settings, file: File) -> Result<()> {
+    settings.hello = file.hello;
+    settings.bind = file.bind;
+    settings.relay = file.relay.as_deref().map(relay).transpose()?;
+    set(&mut settings.port, file.port);
+    set(&mut settings.allow_loopback, file.allow_loopback);
+    set(&mut settings.dns, file.dns);
+    set(&mut settings.state, file.state);
+    set(&mut settings.workers_max, file.max_workers);
+    set(&mut settings.sessions_per_site, file.max_sessions);
+    set(&mut settings.recipients_max, file.max_recipients);
+    set_time(&mut settings.dns_timeout, file.dns_timeout);
+    set_time(&mut settings.idle, file.idle);
+    set_time(&mut settings.session_age_max, file.session_age);
+    let keys = file.timeouts.unwrap_or_default();
+    let timeouts = &mut settings.timeouts;
+    set_time(&mut timeouts.connect, keys.connect);
+    set_time(&mut timeouts.greeting, keys.greeting);
+    set_time(&mut timeouts.ehlo, keys.ehlo);
+    set_time(&mut timeouts.mail, keys.mail);
+    set_time(&mut timeouts.rcpt, keys.rcpt);
+    set_time(&mut timeouts.data, keys.data);
+    set_time(&mut timeouts.body, keys.body);
+    set_time(&mut timeouts.dot, keys.dot);
+    set_time(&mut timeouts.rset, keys.rset);
+    let keys = file.retry.unwrap_or_default();
+    let retry = &mut settings.retry;
+    set_time(&mut retry.min, keys.min);
+    set_time(&mut retry.max, keys.max);
+    set_time(&mut retry.expire, keys.expire);
+    set_time(&mut retry.run_for, keys.run_for);
+    set_time(&mut retry.in_doubt_wait, keys.in_doubt_wait);
+    settings.queues = file
+        .queue
+        .unwrap_or_default()
+        .into_iter()
+        .map(queue)
+        .collect();
+    Ok(())
+}
+
+fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
+    QueueSettings {
+        name,
+        domains: keys.domains,
+        mx: keys.mx,
+        workers_max: keys.max_workers,
+        sessions_per_site: keys.max_sessions,
+    }
+}
+
+fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
+    if let Some(text) = &flags.relay {
+        settings.relay = Some(relay(text)?);
+    }
+    if flags.hello.is_some() {
+        settings.hello.clone_from(&flags.hello);
+    }
+    if flags.bind.is_some() {
+        settings.bind = flags.bind;
+    }
+    if !flags.dns.is_empty() {
+        settings.dns.clone_from(&flags.dns);
+    }
+    settings.allow_loopback |= flags.allow_loopback;
+    set(&mut settings.port, flags.port);
+    set(&mut settings.state, flags.state.clone());
+    set(&mut settings.workers_max, flags.max_workers);
+    set(&mut settings.dns_timeout, flags.dns_timeout);
+    set(&mut settings.retry.min, flags.retry_min);
+    set(&mut settings.retry.max, flags.retry_max);
+    set(&mut settings.retry.expire, flags.expire);
+    set(&mut settings.retry.run_for, flags.run_for);
+    set(&mut settings.retry.in_doubt_wait, flags.in_doubt_wait);
+    if let Some(limit) = flags.timeout {
+        settings.timeouts.cap(limit);
+    }
+    set(&mut settings.timeouts.connect, flags.connect_timeout);
+    set(&mut settings.timeouts.dot, flags.dot_timeout);
+    if settings.state.as_os_str().is_empty() {
+        settings.state = default_state()?;
+    }
+    Ok(())
+}
+
+fn default_state() -> Result<PathBuf> {
+    match (std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME")) {
+        (Some(base), _) if !base.is_empty() => Ok(PathBuf::from(base).join("mailer")),
+        (_, Some(home)) => Ok(PathBuf::from(home).join(".local/state/mailer")),
+        _ => Err(
+            Failure::new(Exit::Config, "neither XDG_STATE_HOME nor HOME is set")
+                .hint("name a directory with --state DIR")
+                .into(),
+        ),
+    }
+}
+
+/// Reads `HOST`, `HOST:PORT`, `[v6]:PORT`.
+fn relay(text: &str) -> Result<Relay> {
+    let wrong = || {
+        Failure::new(
+            Exit::Usage,
+            format!("`{text}` is not a relay; write HOST:PORT or [IPv6]:PORT"),
+        )
+    };
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Relay {
+            host: address.ip().to_string(),
+            port: address.port(),
+        });
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(Relay {
+            host: address.to_string(),
+            port: 25,
+        });
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
+        None => (text, 25),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if host.is_empty() || port == 0 || !host.chars().all(is_name) {
+        return Err(wrong().into());
+    }
+    Ok(Relay {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn check(settings: &Settings) -> Result<()> {
+    let config = |message: String| Err(anyhow::Error::from(Failure::new(Exit::Config, message)));
+    if settings.retry.min > settings.retry.max {
+        return config(format!(
+            "the first retry delay ({}) is longer than the longest ({})",
+            show(settings.retry.min),
+            show(settings.retry.max)
+        ));
+    }
+    if settings.recipients_max == 0 || settings.sessions_per_site == 0 || settings.workers_max == 0
+    {
+        return config("max_recipients, max_sessions and max_workers must be at least 1".into());
+    }
+    let queues = settings.queues.len() as u32 + 1;
+    if settings.workers_max < queues {
+        return config(format!(
+            "max_workers = {} is less than one for each of {queues} queues",
+            settings.workers_max
+        ));
+    }
+    for queue in &settings.queues {
+        if queue.domains.is_empty() && queue.mx.is_empty() {
+            return config(format!(
+                "[queue.{}] names neither domains nor mx",
+                queue.name
+            ));
+        }
+        if queue.workers_max == Some(0) || queue.sessions_per_site == Some(0) {
+            return config(format!(
+                "[queue.{}]: a maximum of 0 would never send",
+                queue.name
+            ));
+        }
+        if queue.name == "general" {
+            return config(
+                "[queue.general]: this is the name of the queue that is always there".into(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A duration in the notation of the configuration.
+pub fn show(time: Duration) -> String {
+    let millis = time.as_millis();
+    let units = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1000),
+    ];
+    match units
+        .iter()
+        .find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit))
+    {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
+/// The settings as a configuration file that has the same effect.
+pub fn to_toml(settings: &Settings) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
+    let list = |values: &[String]| {
+        toml::Value::Array(values.iter().map(|v| v.clone().into()).collect()).to_string()
+    };
+    let mut line = |key: &str, value: String| {
+        let _ = writeln!(out, "{key} = {value}");
+    };
+    match &settings.hello {
+        Some(name) => line("hello", text(name)),
+        None => line(
+            "# hello",
+            "\"mail.example.org\"  # unset: the host name if fully qualified, else the address"
+                .into(),
+        ),
+    }
+    match settings.bind {
+        Some(ip) => line("bind", text(&ip.to_string())),
+        None => line(
+            "# bind",
+            "\"192.0.2.1\"  # unset: the system's choice".into(),
+        ),
+    }
+    match &settings.relay {
+        Some(relay) if relay.host.contains(':') => {
+            line("relay", text(&format!("[{}]:{}", relay.host, relay.port)))
+        }
+        Some(relay) => line("relay", text(&format!("{}:{}", relay.host, relay.port))),
+        None => line(
+            "# relay",
+            "\"smtp.example.org:25\"  # unset: MX look-up".into(),
+        ),
+    }
+    line("port", settings.port.to_string());
+    line("allow_loopback", settings.allow_loopback.to_string());
+    line(
+        "dns",
+        list(
+            &settings
+                .dns
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+        ),
+    );
+    line("dns_timeout", text(&show(settings.dns_timeout)));
+    line("state", text(&settings.state.display().to_string()));
+    line("max_workers", settings.workers_max.to_string());
+    line("max_sessions", settings.sessions_per_site.to_string());
+    line("max_recipients", settings.recipients_max.to_string());
+    line("idle", text(&show(settings.idle)));
+    line("session_age", text(&show(settings.session_age_max)));
+    for (table, keys) in time_tables(settings) {
+        let _ = writeln!(out, "\n[{table}]");
+        for (key, time) in keys {
+            let _ = writeln!(out, "{key} = \"{}\"", show(time));
+        }
+    }
+    for queue in &settings.queues {
+        let _ = writeln!(out, "\n[queue.{}]", toml::Value::String(queue.name.clone()));
+        let _ = writeln!(
+            out,
+            "domains = {}\nmx = {}",
+            list(&queue.domains),
+            list(&queue.mx)
+        );
+        for (key, value) in [
+            ("max_workers", queue.workers_max),
+            ("max_sessions", queue.sessions_per_site),
+        ] {
+            let _ = match value {
+                Some(value) => writeln!(out, "{key} = {value}"),
+                None => writeln!(out, "# {key} = 20  # unset: the general limit"),
+            };
+        }
+    }
+    out
+}
+
+fn time_tables(settings: &Settings) -> [(&'static str, Vec<(&'static str, Duration)>); 2] {
+    let (t, r) = (&settings.timeouts, &settings.retry);
+    let timeouts = vec![
+        ("connect", t.connect),
+        ("greeting", t.greeting),
+        ("ehlo", t.ehlo),
+        ("mail", t.mail),
+        ("rcpt", t.rcpt),
+        ("data", t.data),
+        ("body", t.body),
+        ("dot", t.dot),
+        ("rset", t.rset),
+    ];
+    let retry = vec![
+        ("min", r.min),
+        ("max", r.max),
+        ("expire", r.expire),
+        ("run_for", r.run_for),
+        ("in_doubt_wait", r.in_doubt_wait),
+    ];
+    [("timeouts", timeouts), ("retry", retry)]
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;
