@@ -16,3 +16,5 @@ pub mod engine;
 pub mod ledger;
 pub mod mail;
 pub mod net;
+pub mod progress;
+pub mod report;

@@ -1,2 +1,3 @@
 //! The engine.
 pub mod settings;
+pub mod status;

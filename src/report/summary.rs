@@ -1,0 +1,209 @@
+//! The summary: one screen that says what became of the batch, and why what failed did.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::ledger::Outcome;
+use crate::mail::Status;
+
+/// Reasons shown at most.
+const REASONS_MAX: usize = 8;
+/// Different reasons told apart at most; servers can make up as many as they like.
+const REASONS_KEPT: usize = 2000;
+const TEXT_SHOWN: usize = 72;
+
+/// Collects what the summary shows.
+#[derive(Debug, Default)]
+pub struct Summary {
+    counts: [u64; Status::ALL.len()],
+    reasons: HashMap<Reason, (u64, String)>,
+    unlisted: u64,
+}
+
+#[derive(PartialEq, Eq, Hash, Debug)]
+struct Reason {
+    status: Status,
+    stage: &'static str,
+    code: u16,
+    shape: String,
+}
+
+impl Summary {
+    /// Counts one recipient.
+    pub fn add(&mut self, recipient: &str, outcome: &Outcome) {
+        if let Some(at) = Status::ALL.iter().position(|each| *each == outcome.status) {
+            self.counts[at] += 1;
+        }
+        let Some(last) = outcome
+            .last
+            .as_ref()
+            .filter(|_| outcome.status != Status::Delivered)
+        else {
+            return;
+        };
+        let reason = Reason {
+            status: outcome.status,
+            stage: last.verdict.stage.name(),
+            code: last.verdict.code,
+            shape: shape(&last.verdict.text),
+        };
+        if self.reasons.len() >= REASONS_KEPT && !self.reasons.contains_key(&reason) {
+            self.unlisted += 1;
+            return;
+        }
+        let example = || {
+            let code = if last.verdict.code == 0 {
+                String::new()
+            } else {
+                format!("{} ", last.verdict.code)
+            };
+            let recipient = crate::mail::verdict::printable(recipient, 80);
+            let text = crate::mail::verdict::printable(&last.verdict.text, TEXT_SHOWN);
+            format!(
+                "{code}{text} (at {}, e.g. {recipient})",
+                last.verdict.stage.name()
+            )
+        };
+        self.reasons
+            .entry(reason)
+            .or_insert_with(|| (0, example()))
+            .0 += 1;
+    }
+
+    /// How many recipients stand at `status`.
+    pub fn count(&self, status: Status) -> u64 {
+        Status::ALL
+            .iter()
+            .position(|each| *each == status)
+            .map_or(0, |at| self.counts[at])
+    }
+
+    /// The screen.
+    pub fn render(&self, messages: u64, took: Duration) -> String {
+        let recipients: u64 = self.counts.iter().sum();
+        let mut out = String::new();
+        let rate = recipients as f64 / took.as_secs_f64().max(0.001);
+        let _ = writeln!(
+            out,
+            "{} to {} in {:.1} s ({:.0}/s)",
+            plural(messages, "message"),
+            plural(recipients, "recipient"),
+            took.as_secs_f64(),
+            rate
+        );
+        for (status, count) in Status::ALL
+            .iter()
+            .zip(self.counts)
+            .filter(|(_, count)| *count > 0)
+        {
+            let share = 100.0 * count as f64 / recipients.max(1) as f64;
+            let _ = writeln!(out, "  {:<11}{count:>9}  {share:>5.1} %", status.name());
+        }
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by(|a, b| b.1.0.cmp(&a.1.0).then_with(|| a.1.1.cmp(&b.1.1)));
+        if !reasons.is_empty() {
+            out.push_str("why:\n");
+        }
+        for (reason, (count, example)) in reasons.iter().take(REASONS_MAX) {
+            let _ = writeln!(out, "  {count:>6} {}: {example}", reason.status.name());
+        }
+        let rest = reasons
+            .iter()
+            .skip(REASONS_MAX)
+            .map(|(_, (count, _))| count)
+            .sum::<u64>()
+            + self.unlisted;
+        if rest > 0 {
+            let _ = writeln!(out, "  {rest:>6} for other reasons: see the report");
+        }
+        out
+    }
+}
+
+/// A reply's text with what differs between recipients taken out, so that equal reasons are counted together.
+fn shape(text: &str) -> String {
+    let words = text.split_whitespace().map(|word| {
+        let varies = word.contains('@') || word.chars().filter(char::is_ascii_digit).count() > 3;
+        if varies { "*" } else { word }
+    });
+    words.take(16).collect::<Vec<_>>().join(" ")
+}
+
+/// `1 message`, `2 messages`.
+pub fn plural(count: u64, what: &str) -> String {
+    if count == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{count} {what}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Attempt, Via};
+    use crate::mail::{QueueId, RecipientNo, Scope, Stage, Verdict};
+
+    fn refused(text: &str) -> Outcome {
+        let last = Attempt {
+            recipient: RecipientNo(0),
+            verdict: Verdict::new(
+                Status::Refused,
+                Scope::Recipient,
+                Stage::Rcpt,
+                550,
+                None,
+                text,
+            ),
+            via: Via {
+                queue: QueueId(0),
+                mx: "".into(),
+                ip: None,
+                tls: "".into(),
+            },
+            attempts: 1,
+            at: 0,
+            took_ms: 0,
+        };
+        Outcome {
+            status: Status::Refused,
+            first_at: None,
+            last: Some(last),
+        }
+    }
+
+    #[test]
+    fn equal_reasons_are_counted_together_although_they_name_different_people() {
+        let mut summary = Summary::default();
+        summary.add("a@x.test", &refused("5.1.1 <a@x.test> unknown"));
+        summary.add("b@x.test", &refused("5.1.1 <b@x.test> unknown"));
+        summary.add(
+            "c@x.test",
+            &Outcome {
+                status: Status::Delivered,
+                first_at: None,
+                last: None,
+            },
+        );
+        let screen = summary.render(1, Duration::from_secs(2));
+        let expected = "1 message to 3 recipients in 2.0 s (2/s)\n  delivered          1   33.3 %\n  refused            2   66.7 %\n\
+            why:\n       2 refused: 550 5.1.1 <a@x.test> unknown (at rcpt, e.g. a@x.test)\n";
+        assert_eq!(screen, expected);
+    }
+
+    #[test]
+    fn reasons_without_end_take_bounded_memory_and_one_screen() {
+        let mut summary = Summary::default();
+        for number in 0..5000 {
+            summary.add(
+                "a@x.test",
+                &refused(&format!("reason{}", "x".repeat(number % 2500))),
+            );
+        }
+        assert!(summary.reasons.len() <= REASONS_KEPT);
+        let screen = summary.render(5000, Duration::from_secs(1));
+        assert!(screen.lines().count() < 15, "{screen}");
+        assert!(screen.contains("for other reasons"));
+    }
+}
