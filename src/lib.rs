@@ -15,6 +15,7 @@ pub mod cli;
 pub mod engine;
 pub mod ledger;
 pub mod mail;
+pub mod mbox;
 pub mod net;
 pub mod progress;
 pub mod report;
