@@ -11,6 +11,7 @@
 //! | formats | `mbox`, `smtp` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
+pub mod batch;
 pub mod cli;
 pub mod engine;
 pub mod ledger;

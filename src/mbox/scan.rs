@@ -108,6 +108,11 @@ impl MessageScan {
         self.fault
     }
 
+    /// The first fault so far.
+    pub fn first_fault(&self) -> Option<FaultAt> {
+        self.fault
+    }
+
     /// Its bytes, From_ line included.
     pub fn length(&self) -> u64 {
         self.length

@@ -1,0 +1,123 @@
+//! A message in a worker's hands: the canonical bytes and what must be known to send them.
+//!
+//! One [`Content`] per worker is reused from message to message. After loading, the raw bytes are kept as far as the header
+//! reaches only, because recipients are read from there.
+
+use crate::mail::{Enhanced, MessageNo, ReversePath, Scope, Stage, Status, Verdict};
+use crate::mbox::canonical::Facts;
+use crate::mbox::envelope::EnvelopeFault;
+use crate::mbox::fault::FaultAt;
+use crate::mbox::header::Fields;
+use std::fmt;
+use std::io;
+
+/// Buffers larger than this are given back before the next message.
+const OCTETS_KEPT: usize = 1024 * 1024;
+
+/// A loaded message.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    pub(super) message: Option<MessageNo>,
+    /// From_ line and header, as they lie in the file.
+    pub(super) raw: Vec<u8>,
+    pub(super) fields: Fields,
+    pub(super) bytes: Vec<u8>,
+    pub(super) facts: Facts,
+    pub(super) reverse_path: ReversePath,
+}
+
+impl Content {
+    /// An empty one, to be loaded.
+    pub fn new() -> Content {
+        Content::default()
+    }
+
+    /// The message that is loaded.
+    pub fn message(&self) -> Option<MessageNo> {
+        self.message
+    }
+
+    /// What leaves, before dot-stuffing: CRLF line ends, the last line complete.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// True if there are octets above 127 (8BITMIME).
+    pub fn is_eight_bit(&self) -> bool {
+        self.facts.eight_bit
+    }
+
+    /// True if there are some in the header (SMTPUTF8).
+    pub fn has_utf8_header(&self) -> bool {
+        self.facts.utf8_header
+    }
+
+    /// The reverse-path of its envelopes.
+    pub fn reverse_path(&self) -> &ReversePath {
+        &self.reverse_path
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.message = None;
+        self.raw.clear();
+        self.raw.shrink_to(OCTETS_KEPT);
+        self.bytes.clear();
+        self.bytes.shrink_to(OCTETS_KEPT);
+        self.reverse_path = ReversePath::Null;
+    }
+
+    pub(super) fn drop_raw_body(&mut self, header_end: usize) {
+        self.raw.truncate(header_end);
+        self.raw.shrink_to(OCTETS_KEPT);
+    }
+}
+
+/// Why a message cannot be loaded.
+#[derive(Debug)]
+pub enum ContentError {
+    /// The file does not hold what it held at intake.
+    Changed,
+    /// It cannot be read now.
+    Io(io::Error),
+    /// It was found unfit at intake.
+    Invalid,
+    /// Its content is unfit.
+    Unfit(FaultAt),
+    /// It has no envelope.
+    Envelope(EnvelopeFault),
+}
+
+impl ContentError {
+    /// The verdict on the recipients of the message. A file that cannot be opened for want of descriptors is no reason to
+    /// give a message up.
+    pub fn verdict(&self) -> Verdict {
+        let (status, scope, enhanced) = match self {
+            ContentError::Io(_) => (Status::Deferred, Scope::Local, Enhanced::new(4, 3, 0)),
+            _ => (Status::Invalid, Scope::Message, Enhanced::new(5, 6, 0)),
+        };
+        Verdict::own(status, scope, Stage::Batch, enhanced, &self.to_string())
+    }
+}
+
+impl From<io::Error> for ContentError {
+    fn from(error: io::Error) -> ContentError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => ContentError::Changed,
+            _ => ContentError::Io(error),
+        }
+    }
+}
+
+impl fmt::Display for ContentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ContentError::Changed => f.write_str("the batch file changed after it was read"),
+            ContentError::Io(error) => write!(f, "cannot read the batch file: {error}"),
+            ContentError::Invalid => f.write_str("the message was found invalid"),
+            ContentError::Unfit(at) => at.fmt(f),
+            ContentError::Envelope(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ContentError {}

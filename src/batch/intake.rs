@@ -1,0 +1,347 @@
+//! The reading half of intake: walks over the inputs with one window and one scan, and stops after each message.
+//!
+//! Knows files, streams and spools, but nothing of envelopes. A stream is written to its spool before it is looked at, so that a
+//! message that was handed out can be loaded at once.
+
+use super::error::BatchError;
+use super::record::SOURCES_MAX;
+use super::source::{Place, Prepared, Source, is_mbox};
+use super::store::BatchStore;
+use super::window::{Window, newlines};
+use crate::mbox::MboxFlavour;
+use crate::mbox::scan::MessageScan;
+use crate::mbox::sniff::SNIFF_BYTES;
+use crate::mbox::splitter::{Splitter, Step, Suspect};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// How many lines that look like separators are reported of one message.
+const SUSPECTS_MAX: usize = 20;
+
+/// What came next.
+pub(super) enum Event {
+    /// A message has passed: see [`Intake::scan`] and [`Intake::place`].
+    Message,
+    /// A file of a Maildir that should have been a message cannot be read, for this reason.
+    Unreadable(String),
+}
+
+/// Where a message began.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Begin {
+    pub(super) source: u32,
+    /// As a record has it: for a Maildir the number of the file.
+    pub(super) offset: u64,
+    /// In the file.
+    pub(super) file_offset: u64,
+    pub(super) line: u64,
+}
+
+/// A source that is being read.
+struct Stream {
+    source: usize,
+    feed: Feed,
+    cutter: Cutter,
+    /// Files of a Maildir that are still to be read; the first is the one under way.
+    files: std::ops::Range<u64>,
+}
+
+/// Where its bytes come from.
+enum Feed {
+    /// From the file that the source keeps open.
+    Source,
+    /// From a file that is closed afterwards.
+    File(File),
+    /// From a stream; they go to the spool, too.
+    Pipe(Box<dyn Read + Send>, File),
+    /// From nowhere: the file could not be opened.
+    Failed(String),
+}
+
+/// Cuts a source into messages.
+enum Cutter {
+    Mbox(Splitter),
+    /// The whole source is one message, which has begun and ended, or not.
+    Single {
+        begun: bool,
+        ended: bool,
+    },
+}
+
+impl Cutter {
+    fn new(flavour: Option<MboxFlavour>) -> Cutter {
+        match flavour {
+            Some(flavour) => Cutter::Mbox(Splitter::new(flavour)),
+            None => Cutter::Single {
+                begun: false,
+                ended: false,
+            },
+        }
+    }
+
+    fn next(&mut self, window: &[u8], at_eof: bool) -> Step {
+        match self {
+            Cutter::Mbox(splitter) => splitter.next(window, at_eof),
+            Cutter::Single { ended: true, .. } => Step::Done,
+            Cutter::Single { begun, .. } if !*begun => {
+                *begun = true;
+                Step::Begin(0)
+            }
+            Cutter::Single { .. } if !window.is_empty() => Step::Content(window.len()),
+            Cutter::Single { ended, .. } if at_eof => {
+                *ended = true;
+                Step::End
+            }
+            Cutter::Single { .. } => Step::More,
+        }
+    }
+}
+
+/// The state of reading a batch.
+pub(super) struct Intake {
+    store: Arc<BatchStore>,
+    inputs: VecDeque<Prepared>,
+    stream: Option<Stream>,
+    window: Window,
+    pub(super) scan: MessageScan,
+    pub(super) begin: Begin,
+    /// The line of the scan's fault.
+    pub(super) fault_line: u64,
+    /// Lines that look like separators: offset and line in the file.
+    pub(super) suspects: Vec<(u64, u64, Suspect)>,
+}
+
+impl Intake {
+    pub(super) fn new(store: Arc<BatchStore>, inputs: Vec<Prepared>) -> Intake {
+        Intake {
+            scan: MessageScan::new(store.options.fold_long_lines),
+            store,
+            inputs: inputs.into(),
+            stream: None,
+            window: Window::new(),
+            begin: Begin::default(),
+            fault_line: 0,
+            suspects: Vec::new(),
+        }
+    }
+
+    /// The name of the file that the message under way is in.
+    pub(super) fn file_name(&self) -> Arc<str> {
+        match self.store.sources.get(self.begin.source as usize) {
+            Some(source) => source.file_name(self.begin.offset),
+            None => "".into(),
+        }
+    }
+
+    /// Reads up to the end of the next message; `None` at the end of the batch.
+    pub(super) fn next_event(&mut self) -> Result<Option<Event>, BatchError> {
+        loop {
+            let Some(stream) = &mut self.stream else {
+                match self.inputs.pop_front() {
+                    None => return Ok(None),
+                    Some(input) => self.open(input)?,
+                }
+                continue;
+            };
+            if let Feed::Failed(error) = &mut stream.feed {
+                let error = std::mem::take(error);
+                self.message_begins(0);
+                self.next_file();
+                return Ok(Some(Event::Unreadable(error)));
+            }
+            match stream
+                .cutter
+                .next(self.window.bytes(), self.window.is_at_eof())
+            {
+                Step::More => self.fill()?,
+                Step::Skip(len) => self.window.consume(len),
+                Step::Begin(len) => self.message_begins(len),
+                Step::Content(len) => self.content(len),
+                Step::Suspect(len, why) => self.suspect(len, why),
+                Step::Fault(fault) => {
+                    self.scan.fault(fault);
+                    self.fault_line = self.window.line();
+                }
+                Step::End => {
+                    if self.scan.first_fault().is_none() && self.scan.finish().is_some() {
+                        self.fault_line = self.window.line();
+                    }
+                    return Ok(Some(Event::Message));
+                }
+                Step::Done => self.next_file(),
+            }
+        }
+    }
+
+    fn message_begins(&mut self, from_line_len: usize) {
+        let Some(stream) = &self.stream else { return };
+        let file_offset = self.window.offset();
+        self.begin = Begin {
+            source: stream.source as u32,
+            offset: if stream.files.is_empty() {
+                file_offset
+            } else {
+                stream.files.start
+            },
+            file_offset,
+            line: self.window.line(),
+        };
+        self.suspects.clear();
+        self.scan.begin(&self.window.bytes()[..from_line_len]);
+        self.window.consume(from_line_len);
+    }
+
+    fn content(&mut self, len: usize) {
+        let run = &self.window.bytes()[..len];
+        let length_before = self.scan.length();
+        let was_good = self.scan.first_fault().is_none();
+        self.scan.content(run);
+        if was_good && let Some(at) = self.scan.first_fault() {
+            // A fault before this run is in the line that the run begins in.
+            let within = at.offset.saturating_sub(length_before).min(len as u64) as usize;
+            self.fault_line = self.window.line() + newlines(&run[..within]);
+        }
+        self.window.consume(len);
+    }
+
+    fn suspect(&mut self, len: usize, why: Suspect) {
+        let empty_line = crate::mbox::line_end_len(self.window.bytes());
+        if self.suspects.len() < SUSPECTS_MAX {
+            let line = self.window.line() + u64::from(empty_line > 0);
+            let offset = self.window.offset() + empty_line as u64;
+            self.suspects.push((offset, line, why));
+        }
+        self.content(len);
+    }
+
+    fn fill(&mut self) -> Result<(), BatchError> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        let Some(source) = self.store.sources.get(stream.source) else {
+            return Ok(());
+        };
+        let before = self.window.bytes().len();
+        let result = match &mut stream.feed {
+            Feed::Source => self.window.fill(|position, buffer| match &source.place {
+                Place::Open(file) => file.read_at(buffer, position),
+                _ => Ok(0),
+            }),
+            Feed::File(file) => self.window.fill(|_, buffer| file.read(buffer)),
+            Feed::Pipe(reader, _) => self.window.fill(|_, buffer| reader.read(buffer)),
+            Feed::Failed(_) => Ok(()),
+        };
+        result.map_err(|error| BatchError::read(&source.name, &error))?;
+        if let Feed::Pipe(_, spool) = &mut stream.feed {
+            let dir = &self.store.options.spool_dir;
+            spool
+                .write_all(&self.window.bytes()[before..])
+                .map_err(|error| BatchError::spool(dir, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Begins with an input.
+    fn open(&mut self, input: Prepared) -> Result<(), BatchError> {
+        self.window.restart();
+        let source = match input {
+            Prepared::Known(source) => source,
+            Prepared::Stream(name, reader) => return self.open_pipe(name, reader),
+        };
+        let (feed, files) = match &source.place {
+            Place::Open(_) => (Feed::Source, 0..0),
+            Place::Path(path) => match File::open(path) {
+                Ok(file) => (Feed::File(file), 0..0),
+                Err(error) => return Err(BatchError::open(path, &error)),
+            },
+            Place::Maildir(_, files) => (Feed::Source, 0..files.len() as u64),
+        };
+        self.start(source, feed)?;
+        if let Some(stream) = self.stream.as_mut().filter(|_| !files.is_empty()) {
+            stream.files = files;
+            self.open_file();
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, source: Source, feed: Feed) -> Result<(), BatchError> {
+        if self.store.sources.count() >= SOURCES_MAX {
+            return Err(BatchError::data(&source.name, "is one input too many"));
+        }
+        let cutter = Cutter::new(source.flavour);
+        let source = self.store.sources.push(source);
+        self.stream = Some(Stream {
+            source,
+            feed,
+            cutter,
+            files: 0..0,
+        });
+        Ok(())
+    }
+
+    /// Begins with a stream: its first bytes show what it is.
+    fn open_pipe(&mut self, name: String, reader: Box<dyn Read + Send>) -> Result<(), BatchError> {
+        let dir = &self.store.options.spool_dir;
+        let spool = tempfile::tempfile_in(dir)
+            .and_then(|file| Ok((file.try_clone()?, file)))
+            .map_err(|error| BatchError::spool(dir, &error))?;
+        let source = |flavour, file| Source {
+            name: name.as_str().into(),
+            place: Place::Open(file),
+            flavour,
+        };
+        // The kind of a source is fixed once it is in the table, and fill() needs one there: peek first.
+        let mut reader = reader;
+        let head = peek(&mut reader).map_err(|error| BatchError::read(&name, &error))?;
+        let flavour =
+            is_mbox(&name, &head)?.then(|| self.store.options.flavour.unwrap_or_default());
+        let reader = Box::new(std::io::Cursor::new(head).chain(reader));
+        self.start(source(flavour, spool.0), Feed::Pipe(reader, spool.1))
+    }
+
+    /// Goes on with the next file of a Maildir, or with nothing.
+    fn next_file(&mut self) {
+        match &mut self.stream {
+            Some(stream) if stream.files.end - stream.files.start > 1 => {
+                stream.files.start += 1;
+                self.open_file();
+            }
+            _ => self.stream = None,
+        }
+    }
+
+    fn open_file(&mut self) {
+        self.window.restart();
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        let Some(source) = self.store.sources.get(stream.source) else {
+            return;
+        };
+        stream.cutter = Cutter::new(None);
+        let path = source.file_name(stream.files.start);
+        stream.feed = match source.open(stream.files.start) {
+            Ok(file) => Feed::File(file),
+            Err(error) => Feed::Failed(format!("{path}: {error}")),
+        };
+    }
+}
+
+/// The first bytes of a stream: as many as it takes to see a line, and no more than that, because the rest may come late.
+fn peek(reader: &mut dyn Read) -> std::io::Result<Vec<u8>> {
+    let mut head = vec![0; SNIFF_BYTES];
+    let mut len = 0;
+    while len < head.len() && !head[..len].trim_ascii_start().contains(&b'\n') {
+        match reader.read(&mut head[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    head.truncate(len);
+    Ok(head)
+}

@@ -1,0 +1,31 @@
+//! The batch: files, Maildirs and standard input as messages with envelopes, read once to know them and again to send them.
+//!
+//! [`BatchReader`] streams over the inputs and hands out one [`Arrival`] per message; what it learns goes into tables of small
+//! records ([`BatchStore`]) that workers share. Content and addresses stay in the files: a worker [loads](BatchStore::load) a message
+//! with `pread`, its hash is checked, and only then the canonical bytes are made. Standard input goes to an unlinked spool file first.
+//!
+//! INVARIANTS: every message of the batch has at least one recipient record, so that it appears in the report; bytes that
+//! changed since intake are never sent; memory grows by tens of bytes per message, whatever the messages hold.
+
+mod content;
+mod error;
+mod inspect;
+mod intake;
+mod options;
+mod problem;
+mod reader;
+mod record;
+mod source;
+mod store;
+mod to_file;
+mod window;
+
+pub use content::{Content, ContentError};
+pub use error::{BatchError, BatchErrorKind};
+pub use inspect::{Inspected, InspectedRecipient, inspect};
+pub use options::ReadOptions;
+pub use problem::{Problem, What};
+pub use reader::{Arrival, Arrived, BatchReader};
+pub use record::{MessageRecord, RecipientRecord};
+pub use source::Input;
+pub use store::BatchStore;

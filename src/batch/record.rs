@@ -1,0 +1,141 @@
+//! What is remembered of each message and each recipient: places and numbers, never content or addresses.
+//!
+//! The fields are packed into 32-bit words, because the tables add a byte per entry and alignment would make eight of it: a
+//! message with one recipient takes 48 bytes of table in all.
+
+/// A message: where its bytes are and how to know them again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageRecord {
+    offset: [u32; 2],
+    hash: [u32; 2],
+    length: u32,
+    first_recipient: u32,
+    recipients: u32,
+    /// The source above, flags in the lowest eight bits.
+    source_and_flags: u32,
+}
+
+/// The most sources that a record can name.
+pub(super) const SOURCES_MAX: usize = 1 << 24;
+const INVALID: u32 = 1;
+const TO_FILE: u32 = 2;
+
+/// The parts of a [`MessageRecord`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MessageParts {
+    pub(super) source: u32,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) hash: u64,
+    pub(super) first_recipient: u32,
+    pub(super) recipients: u32,
+    pub(super) invalid: bool,
+    pub(super) to_file: bool,
+}
+
+impl MessageRecord {
+    pub(super) fn new(parts: &MessageParts) -> MessageRecord {
+        let mut flags = 0;
+        if parts.invalid {
+            flags |= INVALID;
+        }
+        if parts.to_file {
+            flags |= TO_FILE;
+        }
+        MessageRecord {
+            offset: split(parts.offset),
+            hash: split(parts.hash),
+            // Larger ones are invalid and never read again.
+            length: u32::try_from(parts.length).unwrap_or(u32::MAX),
+            first_recipient: parts.first_recipient,
+            recipients: parts.recipients,
+            source_and_flags: parts.source << 8 | flags,
+        }
+    }
+
+    pub(super) fn source(&self) -> usize {
+        (self.source_and_flags >> 8) as usize
+    }
+
+    /// Where it begins in its file; for a message of a Maildir the number of its file.
+    pub(super) fn offset(&self) -> u64 {
+        join(self.offset)
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        join(self.hash)
+    }
+
+    /// Its raw bytes, From_ line included.
+    pub fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// The number of its first recipient.
+    pub fn first_recipient(&self) -> u32 {
+        self.first_recipient
+    }
+
+    /// How many recipients it has: at least one, which for a message without any stands for the message itself.
+    pub fn recipients(&self) -> u32 {
+        self.recipients
+    }
+
+    /// True if nothing of it may be sent.
+    pub fn is_invalid(&self) -> bool {
+        self.source_and_flags & INVALID != 0
+    }
+
+    /// True if its recipients stand in the file of `--to-file`.
+    pub fn is_to_file(&self) -> bool {
+        self.source_and_flags & TO_FILE != 0
+    }
+}
+
+/// A recipient: where the text of its address is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecipientRecord {
+    /// Offset within the message's raw bytes, or within the file of `--to-file`.
+    pub at: u32,
+    /// Its length; 0 if there is none.
+    pub len: u32,
+}
+
+fn split(number: u64) -> [u32; 2] {
+    [(number >> 32) as u32, number as u32]
+}
+
+fn join([high, low]: [u32; 2]) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_gives_back_what_went_in() {
+        let record = MessageRecord::new(&MessageParts {
+            source: (SOURCES_MAX - 1) as u32,
+            offset: 0x0123_4567_89ab_cdef,
+            length: 77,
+            hash: 0xfedc_ba98_7654_3210,
+            first_recipient: 5,
+            recipients: 6,
+            invalid: false,
+            to_file: true,
+        });
+        assert_eq!(record.source(), SOURCES_MAX - 1);
+        assert_eq!(record.offset(), 0x0123_4567_89ab_cdef);
+        assert_eq!(record.hash(), 0xfedc_ba98_7654_3210);
+        assert!(record.is_to_file() && !record.is_invalid());
+    }
+
+    #[test]
+    fn a_message_with_one_recipient_stays_within_56_bytes() {
+        // A table entry is the record and a flag, aligned.
+        let message = std::mem::size_of::<(MessageRecord, bool)>();
+        let recipient = std::mem::size_of::<(RecipientRecord, bool)>();
+        assert!(message + recipient <= 56, "{message} + {recipient}");
+    }
+}
