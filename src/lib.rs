@@ -20,3 +20,4 @@ pub mod mbox;
 pub mod net;
 pub mod progress;
 pub mod report;
+pub mod smtp;
