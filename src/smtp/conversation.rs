@@ -364,7 +364,8 @@ impl Conversation {
         }
     }
 
-    /// A reply although none is due: a server that shuts down says 421 (RFC 5321 3.8), anything else is out of step.
+    /// A reply although none is due: a server that shuts down says 421 (RFC 5321 3.8), anything else is out of step. A
+    /// command that has not left yet is none the wiser: MAIL stands for whatever comes next.
     fn on_unasked(&mut self, reply: &Reply) {
         let context = self.current.context(self.messages_accepted);
         let meaning = meaning::of_reply(Awaited::Mail, reply.code, reply.enhanced, context);

@@ -100,6 +100,8 @@ pub struct Pipeline {
     expected: VecDeque<Expected>,
     expected_after_dot: Vec<Expected>,
     unanswered_bytes: usize,
+    /// Commands of which the driver has not taken the bytes yet; means something only while there is output.
+    unsent: usize,
     /// 354 was read, and the final dot is not written yet: what is written now goes behind the dot.
     body_due: bool,
 }
@@ -118,6 +120,7 @@ impl Pipeline {
             expected: VecDeque::from([greeting]),
             expected_after_dot: Vec::new(),
             unanswered_bytes: 0,
+            unsent: 0,
             body_due: false,
         }
     }
@@ -132,7 +135,7 @@ impl Pipeline {
         self.level = level;
     }
 
-    /// What the driver must write before it waits; the driver clears it.
+    /// What the driver must write before it waits; the driver writes all of it and clears it.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
@@ -183,13 +186,20 @@ impl Pipeline {
             self.output_after_dot.extend_from_slice(command);
             self.expected_after_dot.push(expected);
         } else {
+            if self.output.is_empty() {
+                self.unsent = 0;
+            }
+            self.unsent += 1;
             self.output.extend_from_slice(command);
             self.expected.push_back(expected);
         }
     }
 
-    /// A reply was read: what it answers. `None` if no reply is due.
+    /// A reply was read: what it answers. `None` if no reply is due: no reply can answer a command that has not left.
     pub fn answered(&mut self) -> Option<Awaited> {
+        if !self.output.is_empty() && self.expected.len() <= self.unsent {
+            return None;
+        }
         let expected = self.expected.pop_front()?;
         self.unanswered_bytes -= expected.bytes;
         Some(expected.awaited)
@@ -247,9 +257,21 @@ mod tests {
         pipeline.write(b"DATA\r\n", Awaited::Data);
         assert_eq!(pipeline.output().as_slice(), b"MAIL\r\nRCPT\r\nDATA\r\n");
         assert_eq!(pipeline.unanswered(), 3);
+        pipeline.output().clear();
         let order: Vec<_> = std::iter::from_fn(|| pipeline.answered()).collect();
         assert_eq!(order, [Awaited::Mail, Awaited::Rcpt(0), Awaited::Data]);
         assert_eq!(pipeline.unanswered_bytes, 0);
+    }
+
+    #[test]
+    fn a_reply_cannot_answer_a_command_that_has_not_left() {
+        let mut pipeline = open(Pipelining::Classic);
+        pipeline.write(b"MAIL\r\n", Awaited::Mail);
+        assert_eq!(pipeline.answered(), None);
+        pipeline.output().clear();
+        pipeline.write(b"RCPT\r\n", Awaited::Rcpt(0));
+        assert_eq!(pipeline.answered(), Some(Awaited::Mail));
+        assert_eq!(pipeline.answered(), None);
     }
 
     #[test]
@@ -267,6 +289,7 @@ mod tests {
         assert!(pipeline.has_room(4));
         pipeline.write(b"MAIL\r\n", Awaited::Mail);
         assert!(!pipeline.has_room(4));
+        pipeline.output().clear();
         pipeline.answered();
         assert!(pipeline.has_room(4));
     }
@@ -279,6 +302,7 @@ mod tests {
             pipeline.write(b"RCPT", Awaited::Rcpt(i));
         }
         assert!(!pipeline.has_room(4));
+        pipeline.output().clear();
         pipeline.answered();
         assert!(pipeline.has_room(4));
 
@@ -286,6 +310,7 @@ mod tests {
         pipeline.write(&[b'x'; BYTES_MAX - 10], Awaited::Mail);
         assert!(pipeline.has_room(10));
         assert!(!pipeline.has_room(11));
+        pipeline.output().clear();
         pipeline.answered();
         assert!(pipeline.has_room(11));
     }

@@ -14,6 +14,8 @@ const EHLO: &str = "250-mx.test\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 8BITMI
 struct Talk {
     c: Conversation,
     parser: ReplyParser,
+    /// What left before a reply came.
+    wire: String,
 }
 
 impl Talk {
@@ -27,6 +29,7 @@ impl Talk {
         Talk {
             c: Conversation::new(settings).unwrap(),
             parser: ReplyParser::new(),
+            wire: String::new(),
         }
     }
 
@@ -40,10 +43,11 @@ impl Talk {
         talk
     }
 
-    /// The server's next replies.
+    /// The server's next replies; before each, what the client has to say leaves.
     fn says(&mut self, bytes: &str) {
         let mut rest = bytes.as_bytes();
         while !rest.is_empty() {
+            self.wire = self.written();
             let (used, progress) = self.parser.feed(rest);
             assert_eq!(progress, Progress::Complete);
             rest = &rest[used..];
@@ -55,7 +59,7 @@ impl Talk {
     fn written(&mut self) -> String {
         let written = String::from_utf8(std::mem::take(self.c.output())).unwrap();
         assert!(written.len() <= crate::smtp::pipeline::BYTES_MAX);
-        written
+        std::mem::take(&mut self.wire) + &written
     }
 
     fn begin(&mut self, recipients: &[&str]) {
