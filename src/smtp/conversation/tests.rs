@@ -1,6 +1,7 @@
 //! The conversation, driven by hand: what is written, when, and what each recipient's end is. All the combinations are
 //! in `tests/dialogues.rs`; here stand the rules one by one.
 
+mod random;
 mod transactions;
 
 use super::*;
@@ -323,4 +324,14 @@ fn our_name_must_be_sayable() {
         recipients_max: 1,
     };
     assert!(Conversation::new(settings).is_err());
+}
+
+#[test]
+fn nothing_is_given_ahead_below_the_cross_level() {
+    let mut talk = Talk::open(Pipelining::Classic, EHLO);
+    talk.begin(&["a@b.test"]);
+    talk.says("250 ok\r\n250 ok\r\n354 go\r\n");
+    assert!(!talk.c.begin_ahead(&mail(&["c@b.test"])));
+    talk.c.set_level(Pipelining::Cross);
+    assert!(talk.c.begin_ahead(&mail(&["c@b.test"])));
 }
