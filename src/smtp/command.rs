@@ -1,6 +1,6 @@
 //! Commands: the one place that turns what we want to say into bytes for a server.
 //!
-//! Whatever reaches [`write`] - an address of a batch, a host name of a configuration file - can at worst be refused; it
+//! Whatever reaches [`write()`] - an address of a batch, a host name of a configuration file - can at worst be refused; it
 //! can never start a second command or smuggle a parameter. That is why no other code writes command lines.
 //!
 //! INVARIANTS: what is written is one line that ends in CRLF and holds no other control byte, no byte of 0x80 or above

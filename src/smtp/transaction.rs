@@ -1,6 +1,6 @@
 //! One transaction: MAIL, its RCPTs, DATA, the content, the final dot (RFC 5321 3.3), and what becomes of each recipient.
 //!
-//! All commands are built and checked when the transaction is prepared; [`Transaction::pump`] then writes as many as the
+//! All commands are built and checked when the transaction is prepared; `pump` then writes as many as the
 //! pipeline has room for. What cannot be sent to this server - too large, 8-bit without 8BITMIME - is settled before a
 //! byte is written.
 //!

@@ -335,3 +335,12 @@ fn nothing_is_given_ahead_below_the_cross_level() {
     talk.c.set_level(Pipelining::Cross);
     assert!(talk.c.begin_ahead(&mail(&["c@b.test"])));
 }
+
+#[test]
+fn a_server_that_hangs_up_on_quit_is_no_failure() {
+    let mut talk = Talk::open(Pipelining::Classic, EHLO);
+    talk.c.quit();
+    talk.written();
+    talk.c.on_lost(Lost::Eof, "");
+    assert_eq!(talk.closed(), None);
+}
