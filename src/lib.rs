@@ -19,5 +19,8 @@ pub mod mail;
 pub mod mbox;
 pub mod net;
 pub mod progress;
+pub mod queue;
 pub mod report;
+pub mod retry;
+pub mod route;
 pub mod smtp;

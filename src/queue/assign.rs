@@ -1,0 +1,446 @@
+//! Mail and workers are brought together here, and only here.
+//!
+//! After an event has changed the state, `settle` looks at the sites it touched and hands out runs in this order:
+//! 1. to ready workers with an open session to the site (the latest first), then to busy ones that may be given a run ahead;
+//! 2. to the most recently ready worker of any site, which then leaves its session, or to a new worker, for the sites of
+//!    the ring in turn, as far as permits go;
+//! 3. what a worker was passed over for (mail it tried last itself) goes to it after all, if nobody else could be found.
+//!
+//! A refused session permit takes the site out of the ring until a notice comes; a refused worker permit ends step 2. In
+//! both cases this queue stands in line in the permit table, which will tell it: no wake-up is lost.
+
+use std::time::Instant;
+
+use super::backlog::{Cut, State};
+use super::delayed::Timer;
+use super::dispatcher::{Dispatcher, Turn};
+use super::event::Action;
+use super::permits::Wanted;
+use super::ready::Work;
+use super::site::Gate;
+use crate::mail::{Envelope, SiteId};
+
+/// The length of a run: the backlog of the site divided so that each session gets two, and nobody idles at the end.
+pub fn run_length(backlog: usize, sessions: u32, run_max: usize) -> usize {
+    let shares = 2 * sessions.max(1) as usize;
+    backlog.div_ceil(shares).clamp(1, run_max.max(1))
+}
+
+/// Who takes a site of the ring.
+enum Choice {
+    /// A worker of the ready list.
+    Ready(u32),
+    /// A new one, for which a permit is in hand.
+    New,
+}
+
+impl<P: Clone> Dispatcher<P> {
+    /// Brings mail and workers together, then lets go of workers nobody needs.
+    pub(super) fn settle(&mut self, t: &mut Turn<'_, P>) {
+        loop {
+            self.feed_touched(t);
+            self.serve_ring(t);
+            while let Some(s) = self.passed_over.pop() {
+                self.feed(s, false, t);
+                self.sites.refresh(s);
+            }
+            if self.touched.is_empty() {
+                break;
+            }
+        }
+        self.release(t);
+    }
+
+    /// Step 1, for all sites that the event touched, in that order.
+    fn feed_touched(&mut self, t: &mut Turn<'_, P>) {
+        let mut at = 0;
+        while at < self.touched.len() {
+            let s = self.touched[at];
+            at += 1;
+            self.sites[s].touched = false;
+            self.feed(s, true, t);
+            self.feed_ahead(s, t);
+            self.sites.refresh(s);
+        }
+        self.touched.clear();
+    }
+
+    /// Step 1: ready workers with a session to the site. With `choosy`, one that tried the next envelope last is passed
+    /// over if somebody else may take it.
+    fn feed(&mut self, s: u32, choosy: bool, t: &mut Turn<'_, P>) {
+        while self.sites[s].feeds() && self.freshen(s, t) {
+            self.steps += 1;
+            let Some(mut w) = self.sites[s].idle.back() else {
+                return;
+            };
+            if choosy && self.should_pass(w, s) {
+                match self.workers.site_links.before(w) {
+                    Some(second) => w = second,
+                    None => return self.passed_over.push(s),
+                }
+            }
+            self.assign(w, s, t);
+        }
+    }
+
+    /// Step 1: busy workers of the site that may be given one more run.
+    fn feed_ahead(&mut self, s: u32, t: &mut Turn<'_, P>) {
+        while self.sites[s].feeds() && self.freshen(s, t) {
+            let Some(w) = self.sites[s].ahead.front() else {
+                return;
+            };
+            self.steps += 1;
+            let turns = self.quantum_is_over(w, t.now) && self.sites.others_need_more_than(s);
+            if turns || self.should_pass(w, s) || self.session_wanted(s, t) == Wanted::Yes {
+                return;
+            }
+            self.assign(w, s, t);
+        }
+    }
+
+    /// Step 2: the sites of the ring in turn.
+    fn serve_ring(&mut self, t: &mut Turn<'_, P>) {
+        let mut permit = false;
+        while let Some(s) = self.sites.next() {
+            self.steps += 1;
+            if !self.freshen(s, t) {
+                continue;
+            }
+            let Some(choice) = self.choose(s, &mut permit, t) else {
+                break;
+            };
+            if !self.may_open(&choice, s, t) {
+                continue;
+            }
+            let w = match choice {
+                Choice::Ready(w) => w,
+                Choice::New => {
+                    permit = false;
+                    self.spawn(t)
+                }
+            };
+            self.turn_to(w, s, t);
+        }
+        if permit {
+            t.permits.return_worker(self.config.queue);
+        }
+    }
+
+    /// Who takes the next run of site `s`: the most recently ready worker; rather the one before it, or a new one, if it
+    /// tried the envelope last itself.
+    fn choose(&mut self, s: u32, permit: &mut bool, t: &mut Turn<'_, P>) -> Option<Choice> {
+        let latest = self.workers.ready.back();
+        if let Some(w) = latest {
+            if !self.tried_next(w, s) {
+                return Some(Choice::Ready(w));
+            }
+            if let Some(second) = self.workers.ready_before(w) {
+                return Some(Choice::Ready(second));
+            }
+        }
+        *permit = *permit || self.may_spawn(t);
+        if *permit {
+            return Some(Choice::New);
+        }
+        latest.map(Choice::Ready)
+    }
+
+    /// Takes a permit for the session, unless the worker has it. Refused, the site waits for a notice.
+    fn may_open(&mut self, choice: &Choice, s: u32, t: &mut Turn<'_, P>) -> bool {
+        if let Choice::Ready(w) = choice
+            && self.workers[*w].session == Some(s)
+        {
+            return true;
+        }
+        let granted = t.permits.take_session(self.sites[s].id, self.config.queue);
+        if !granted {
+            self.sites[s].blocked = true;
+            self.sites.refresh(s);
+        }
+        granted
+    }
+
+    /// Worker `w`, which owes nothing, serves site `s` from now on; it has the permit.
+    fn turn_to(&mut self, w: u32, s: u32, t: &mut Turn<'_, P>) {
+        self.unlist(w);
+        if self.workers[w].session != Some(s) {
+            self.leave_session(w, t);
+            let worker = &mut self.workers[w];
+            worker.session = Some(s);
+            worker.served = 0;
+            worker.serving_since = t.now;
+            self.sites[s].workers += 1;
+        }
+        if self.sites[s].gate == Gate::Probe {
+            self.sites[s].gate = Gate::Probing(w);
+        }
+        self.assign(w, s, t);
+        self.sites.rotate(s);
+    }
+
+    /// Hands `w` the next run of its site `s`, now or ahead.
+    fn assign(&mut self, w: u32, s: u32, t: &mut Turn<'_, P>) {
+        self.unlist(w);
+        let (d, envelopes) = self.next_run(s, w, t);
+        self.serial += 1;
+        self.in_hand += envelopes.len();
+        let work = Work {
+            destination: d,
+            count: envelopes.len(),
+            serial: self.serial,
+        };
+        let worker = &mut self.workers[w];
+        worker.served += envelopes.len();
+        if worker.current.is_none() {
+            worker.current = Some(work);
+        } else {
+            worker.ahead = Some(work);
+            let late = t.now + self.config.recall_after;
+            self.timers.push(late, Timer::Ahead(w, work.serial));
+        }
+        let Some(plan) = self.backlog.plan(d) else {
+            unreachable!("only known destinations stand in the list of a site");
+        };
+        t.actions.push(Action::Assign {
+            worker: worker.id,
+            destination: self.backlog[d].id,
+            site: self.sites[s].id,
+            plan,
+            envelopes,
+        });
+    }
+
+    /// Takes a run from the destination whose turn it is at site `s`, where mail waits.
+    fn next_run(&mut self, s: u32, w: u32, t: &Turn<'_, P>) -> (u32, Vec<Envelope>) {
+        let Some(d) = self.sites[s].destinations.front() else {
+            unreachable!("a run is only taken where mail waits");
+        };
+        let probes = self.sites[s].gate == Gate::Probing(w);
+        let length = if probes {
+            1
+        } else {
+            let sessions = t.permits.window(self.sites[s].id, self.config.queue);
+            run_length(self.sites[s].waiting, sessions, self.config.run_max)
+        };
+        let cut = Cut {
+            length,
+            together: self.config.recipients_max,
+            worker: self.workers[w].id,
+        };
+        let run = self.backlog.take(d, cut);
+        self.sites[s].waiting -= run.len();
+        // The next run of this site goes to its next destination.
+        let list = &mut self.sites[s].destinations;
+        self.destination_links.remove(list, d);
+        if !self.backlog[d].waiting.is_empty() {
+            self.destination_links.push_back(list, d);
+        }
+        (d, run)
+    }
+
+    /// Asks again for destinations at the front of the site's list whose answer has expired. True if mail still waits.
+    pub(super) fn freshen(&mut self, s: u32, t: &mut Turn<'_, P>) -> bool {
+        while let Some(d) = self.sites[s].destinations.front() {
+            match self.backlog[d].state {
+                State::Known { expires, .. } if expires > t.now => return true,
+                _ => self.forget_route(d, t),
+            }
+        }
+        self.sites.refresh(s);
+        false
+    }
+
+    /// A worker that owes nothing gets the next run, or becomes ready, or ends.
+    pub(super) fn place(&mut self, w: u32, t: &mut Turn<'_, P>) {
+        let queue = self.config.queue;
+        let surplus = self.workers.len() > self.config.workers_max as usize;
+        if self.stopped || surplus || t.permits.worker_wanted(queue) == Wanted::Yes {
+            return self.retire(w, t);
+        }
+        if let Some(s) = self.workers[w].session {
+            if self.session_wanted(s, t) == Wanted::Yes {
+                return self.retire(w, t);
+            }
+            if self.sites[s].feeds() && self.freshen(s, t) {
+                if self.quantum_is_over(w, t.now) && self.turn_away(w, s, t) {
+                    return;
+                }
+                if !self.should_pass(w, s) {
+                    self.assign(w, s, t);
+                    return self.sites.refresh(s);
+                }
+                self.passed_over.push(s);
+            }
+            let site = &mut self.sites[s];
+            self.workers.site_links.push_back(&mut site.idle, w);
+        }
+        self.workers.push_ready(w, t.now);
+        self.newly_ready.push(w);
+    }
+
+    /// Worker `w` of site `s` has used up its quantum: it turns to a site that needs it more, if there is one.
+    fn turn_away(&mut self, w: u32, s: u32, t: &mut Turn<'_, P>) -> bool {
+        while self.sites.others_need_more_than(s) {
+            let Some(other) = self.sites.next() else {
+                return false;
+            };
+            self.steps += 1;
+            if !self.freshen(other, t) {
+                continue;
+            }
+            if self.should_pass(w, other) {
+                return false;
+            }
+            if self.may_open(&Choice::Ready(w), other, t) {
+                self.turn_to(w, other, t);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn quantum_is_over(&self, w: u32, now: Instant) -> bool {
+        let worker = &self.workers[w];
+        worker.served >= self.config.quantum
+            || now.saturating_duration_since(worker.serving_since) >= self.config.quantum_time
+    }
+
+    /// True if `w` tried the next envelope of site `s` last, and another worker may take it.
+    fn should_pass(&self, w: u32, s: u32) -> bool {
+        let others = self.workers.ready.len() - usize::from(self.workers.is_ready(w));
+        self.tried_next(w, s) && (others > 0 || self.spawn_is_open())
+    }
+
+    /// True if `w` tried the next envelope of site `s` last.
+    fn tried_next(&self, w: u32, s: u32) -> bool {
+        let front = self.sites[s].destinations.front();
+        front
+            .and_then(|d| self.backlog[d].waiting.front())
+            .is_some_and(|envelope| envelope.was_tried_by(self.workers[w].id))
+    }
+
+    /// True if somebody could take a run at once, permits aside.
+    pub(super) fn could_help(&self) -> bool {
+        !self.workers.ready.is_empty() || self.spawn_is_open()
+    }
+
+    /// True if nothing but a permit is in the way of a new worker.
+    fn spawn_is_open(&self) -> bool {
+        !self.stopped
+            && !self.worker_refused
+            && self.spawn_after.is_none()
+            && self.workers.len() < self.config.workers_max as usize
+    }
+
+    /// Takes the permit for a new worker, if there may be one.
+    fn may_spawn(&mut self, t: &mut Turn<'_, P>) -> bool {
+        if !self.spawn_is_open() {
+            return false;
+        }
+        let granted = t.permits.take_worker(self.config.queue);
+        self.worker_refused = !granted;
+        granted
+    }
+
+    fn spawn(&mut self, t: &mut Turn<'_, P>) -> u32 {
+        let w = self.workers.add(t.now);
+        let worker = self.workers[w].id;
+        t.actions.push(Action::Spawn { worker });
+        w
+    }
+
+    pub(super) fn session_wanted(&self, s: u32, t: &Turn<'_, P>) -> Wanted {
+        t.permits
+            .session_wanted(self.sites[s].id, self.config.queue)
+    }
+
+    /// Takes `w` off the ready list and off its site's lists.
+    pub(super) fn unlist(&mut self, w: u32) {
+        let ready = self.workers.remove_ready(w);
+        if let Some(s) = self.workers[w].session {
+            let site = &mut self.sites[s];
+            let list = if ready {
+                &mut site.idle
+            } else {
+                &mut site.ahead
+            };
+            self.workers.site_links.remove(list, w);
+        }
+    }
+
+    /// Lets ready workers go: all of them if no mail can come for them, those that waited too long, those that others want.
+    fn release(&mut self, t: &mut Turn<'_, P>) {
+        let done = self.input_closed && self.backlog.waiting == 0 && self.delayed.is_empty();
+        while let Some(w) = self.workers.ready.front() {
+            let surplus = self.workers.len() > self.config.workers_max as usize;
+            let cold = self.workers[w].ready_since + self.config.idle <= t.now;
+            if !(done || self.stopped || cold || surplus) {
+                break;
+            }
+            self.retire(w, t);
+        }
+        while let Some(w) = self.newly_ready.pop() {
+            if self.workers.exists(w) && self.workers.is_ready(w) && self.is_wanted(w, t) {
+                self.retire(w, t);
+            }
+        }
+    }
+
+    /// True if others wait for the worker or its session.
+    fn is_wanted(&self, w: u32, t: &Turn<'_, P>) -> bool {
+        let session = self.workers[w].session;
+        t.permits.worker_wanted(self.config.queue) != Wanted::No
+            || session.is_some_and(|s| self.session_wanted(s, t) != Wanted::No)
+    }
+
+    /// Tells a worker that owes nothing to end.
+    pub(super) fn retire(&mut self, w: u32, t: &mut Turn<'_, P>) {
+        self.unlist(w);
+        self.leave_session(w, t);
+        let worker = &mut self.workers[w];
+        worker.retiring = true;
+        t.actions.push(Action::Retire { worker: worker.id });
+    }
+
+    /// A permit this queue stood in line for may be free.
+    pub(super) fn permit_free(&mut self, site: Option<SiteId>) {
+        match site {
+            None => self.worker_refused = false,
+            Some(site) => {
+                if let Some(s) = self.sites.find(site) {
+                    self.sites[s].blocked = false;
+                    self.touch(s);
+                }
+            }
+        }
+    }
+
+    /// Leaves the line, unless the permit was taken or refused again: whoever is next must hear of it.
+    pub(super) fn decline_unused(&mut self, site: Option<SiteId>, t: &mut Turn<'_, P>) {
+        let queue = self.config.queue;
+        match site {
+            None if !self.worker_refused => t.permits.decline_worker(queue),
+            None => {}
+            Some(site) => {
+                let blocked = self.sites.find(site).is_some_and(|s| self.sites[s].blocked);
+                if !blocked {
+                    t.permits.decline_session(site, queue);
+                }
+            }
+        }
+    }
+
+    /// Another queue waits: one ready worker goes.
+    pub(super) fn permit_wanted(&mut self, site: Option<SiteId>, t: &mut Turn<'_, P>) {
+        let idle = match site {
+            None => self.workers.ready.front(),
+            Some(site) => self
+                .sites
+                .find(site)
+                .and_then(|s| self.sites[s].idle.front()),
+        };
+        if let Some(w) = idle {
+            self.retire(w, t);
+        }
+    }
+}

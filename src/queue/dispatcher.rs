@@ -1,0 +1,305 @@
+//! The dispatcher of one queue: a pure state machine, events in, actions out.
+//!
+//! The queue thread owns one, tells it what has happened and what time it is, and carries out what it answers. It owns
+//! the queue's backlog, ready list and delayed heap; all it shares with other queues are [`Permits`]. The same seed,
+//! events and permits give the same actions, so every rule can be simulated (`tests/simulation.rs`).
+//!
+//! An event changes the state and marks the sites it concerns; then mail and workers are brought together in one place
+//! (`assign.rs`): a ready worker whose session to the site is open, one that may be given a run ahead, the most recently
+//! ready one, a new one while permits allow; else the mail waits.
+//!
+//! INVARIANTS, after every event:
+//! - each envelope posted is waiting, delayed, in one worker's hands, or was handed out in a final action;
+//! - workers are at most `workers_max`; every worker and every session stands for one permit;
+//! - no worker is ready, and none could be spawned, while mail waits that it could carry: a known destination, a site that
+//!   takes mail, a session permit to be had;
+//! - a site nobody serves gets the next worker that becomes free or has used up its quantum.
+//!
+//! Cost: O(1) per envelope and event but for the delayed heap (O(log n)). It never panics on what a peer says, since no
+//! byte of a peer comes here; events that no correct thread sends are ignored (debug builds assert).
+
+use std::time::{Duration, Instant};
+
+use super::backlog::{Backlog, State};
+use super::delayed::{Delayed, Timer, Timers};
+use super::event::{Action, Event, Place, SiteView, Snapshot};
+use super::links::Links;
+use super::permits::Permits;
+use super::ready::Workers;
+use super::site::{Gate, Site, Sites};
+use crate::mail::{DestinationId, Envelope, QueueId, SiteId};
+use crate::retry::RetryPolicy;
+
+/// The settings of a dispatcher.
+#[derive(Clone, Debug)]
+pub struct DispatcherConfig {
+    /// Which queue it is.
+    pub queue: QueueId,
+    /// The most workers it may have (`max_workers`), at least 1.
+    pub workers_max: u32,
+    /// The longest run, but for the recipients of its last message.
+    pub run_max: usize,
+    /// The most recipients of one transaction: recipients of one message are kept together up to a multiple of it.
+    pub recipients_max: usize,
+    /// How long a worker stays ready before it is retired: the life of the connection cache.
+    pub idle: Duration,
+    /// How long a run given ahead may wait for its worker before it is recalled, if somebody else could take it.
+    pub recall_after: Duration,
+    /// Envelopes after which a worker turns to another site, if that needs it more.
+    pub quantum: usize,
+    /// Time after which it does.
+    pub quantum_time: Duration,
+    /// When deferred mail is tried again, and until when.
+    pub retry: RetryPolicy,
+}
+
+impl DispatcherConfig {
+    /// The defaults for a queue.
+    pub fn new(queue: QueueId, workers_max: u32) -> DispatcherConfig {
+        DispatcherConfig {
+            queue,
+            workers_max,
+            run_max: 64,
+            recipients_max: 50,
+            idle: Duration::from_secs(2),
+            recall_after: Duration::from_secs(2),
+            quantum: 64,
+            quantum_time: Duration::from_secs(5),
+            retry: RetryPolicy::default(),
+        }
+    }
+}
+
+/// The dispatcher of one queue. See the module's header.
+#[derive(Debug)]
+pub struct Dispatcher<P> {
+    pub(super) config: DispatcherConfig,
+    pub(super) rng: fastrand::Rng,
+    pub(super) backlog: Backlog<P>,
+    pub(super) sites: Sites,
+    /// The links of the lists that sites keep of their destinations.
+    pub(super) destination_links: Links,
+    pub(super) workers: Workers,
+    pub(super) delayed: Delayed,
+    pub(super) timers: Timers,
+    pub(super) in_hand: usize,
+    pub(super) serial: u64,
+    pub(super) input_closed: bool,
+    pub(super) stopped: bool,
+    /// True while a permit for one more worker was refused.
+    pub(super) worker_refused: bool,
+    /// No worker is spawned before: a thread has just failed.
+    pub(super) spawn_after: Option<Instant>,
+    /// Sites to look at before the event is over.
+    pub(super) touched: Vec<u32>,
+    /// Sites whose ready workers were passed over in favour of others.
+    pub(super) passed_over: Vec<u32>,
+    /// Workers that became ready in this event.
+    pub(super) newly_ready: Vec<u32>,
+    pub(super) steps: u64,
+}
+
+/// What one event brings along: the time, the shared permits, and where actions go.
+pub(super) struct Turn<'a, P> {
+    pub(super) now: Instant,
+    pub(super) permits: &'a dyn Permits,
+    pub(super) actions: &'a mut Vec<Action<P>>,
+}
+
+impl<P: Clone> Dispatcher<P> {
+    /// A dispatcher without mail or workers. The seed decides all jitter.
+    pub fn new(mut config: DispatcherConfig, seed: u64) -> Dispatcher<P> {
+        config.workers_max = config.workers_max.max(1);
+        config.run_max = config.run_max.max(1);
+        config.recipients_max = config.recipients_max.max(1);
+        Dispatcher {
+            config,
+            rng: fastrand::Rng::with_seed(seed),
+            backlog: Backlog::default(),
+            sites: Sites::default(),
+            destination_links: Links::default(),
+            workers: Workers::default(),
+            delayed: Delayed::default(),
+            timers: Timers::default(),
+            in_hand: 0,
+            serial: 0,
+            input_closed: false,
+            stopped: false,
+            worker_refused: false,
+            spawn_after: None,
+            touched: Vec::new(),
+            passed_over: Vec::new(),
+            newly_ready: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    /// Tells it what has happened; what is to be done is appended to `actions`.
+    pub fn on(
+        &mut self,
+        event: Event<P>,
+        now: Instant,
+        permits: &dyn Permits,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        let mut turn = Turn {
+            now,
+            permits,
+            actions,
+        };
+        let freed = match event {
+            Event::PermitFree { site } => Some(site),
+            _ => None,
+        };
+        self.wake(&mut turn);
+        self.apply(event, &mut turn);
+        self.settle(&mut turn);
+        if let Some(site) = freed {
+            self.decline_unused(site, &mut turn);
+        }
+    }
+
+    fn apply(&mut self, event: Event<P>, t: &mut Turn<'_, P>) {
+        match event {
+            Event::Post {
+                destination,
+                envelopes,
+            } => self.post(destination, envelopes, t),
+            Event::Forwarded {
+                destination,
+                envelopes,
+                route,
+            } => self.forwarded(destination, envelopes, route, t),
+            Event::Resolved {
+                destination,
+                resolution,
+            } => self.resolved(destination, resolution, t),
+            Event::Ready { worker, ahead } => self.announced(worker, ahead),
+            Event::Finished { worker, outcome } => self.finished(worker, outcome, t),
+            Event::Closed { worker, site } => self.closed(worker, site, t),
+            Event::Recalled { worker, envelopes } => self.recalled(worker, envelopes, t),
+            Event::Gone { worker, returned } => self.gone(worker, returned, t),
+            Event::PermitFree { site } => self.permit_free(site),
+            Event::PermitWanted { site } => self.permit_wanted(site, t),
+            Event::WorkersMax(workers_max) => self.config.workers_max = workers_max.max(1),
+            Event::Wake => {}
+            Event::InputClosed => self.input_closed = true,
+            Event::Stop => self.stop(t),
+        }
+    }
+
+    /// When it wants [`Event::Wake`], if nothing else happens before.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let idle = self.workers.ready.front();
+        let idle = idle.map(|w| self.workers[w].ready_since + self.config.idle);
+        [
+            self.timers.next(),
+            self.delayed.next(),
+            idle,
+            self.spawn_after,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due by now.
+    fn wake(&mut self, t: &mut Turn<'_, P>) {
+        if self.spawn_after.is_some_and(|after| after <= t.now) {
+            self.spawn_after = None;
+        }
+        while let Some(timer) = self.timers.pop_due(t.now) {
+            self.steps += 1;
+            match timer {
+                Timer::Site(s) => self.gate_time_is_over(s, t.now),
+                Timer::Destination(d) => self.ask_again(d, t),
+                Timer::Ahead(w, serial) => self.ahead_is_late(w, serial, t),
+            }
+        }
+        let mut due: Option<(u32, Vec<Envelope>)> = None;
+        while let Some((d, envelope)) = self.delayed.pop_due(t.now) {
+            self.steps += 1;
+            match &mut due {
+                Some((same, envelopes)) if *same == d => envelopes.push(envelope),
+                other => {
+                    if let Some((d, envelopes)) = other.replace((d, vec![envelope])) {
+                        self.admit(d, envelopes, false, t);
+                    }
+                }
+            }
+        }
+        if let Some((d, envelopes)) = due {
+            self.admit(d, envelopes, false, t);
+        }
+    }
+
+    /// The time of a pause, or of a narrow gate, may be over.
+    fn gate_time_is_over(&mut self, s: u32, now: Instant) {
+        let gate = match self.sites[s].gate {
+            Gate::Paused(until) if until <= now => Gate::Probe,
+            Gate::Narrow(until) if until <= now => Gate::Open,
+            _ => return,
+        };
+        self.sites[s].gate = gate;
+        self.touch(s);
+    }
+
+    /// Marks a site to be looked at before the event is over.
+    pub(super) fn touch(&mut self, s: u32) {
+        if !std::mem::replace(&mut self.sites[s].touched, true) {
+            self.touched.push(s);
+        }
+    }
+
+    /// The figures of the queue.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            workers: self.workers.len(),
+            ready: self.workers.ready.len(),
+            waiting: self.backlog.waiting,
+            delayed: self.delayed.len(),
+            in_hand: self.in_hand,
+            resolving: self.backlog.resolving,
+            steps: self.steps,
+        }
+    }
+
+    /// True if no mail is left: none waits, none is delayed, none is in a worker's hands.
+    pub fn is_idle(&self) -> bool {
+        self.backlog.waiting == 0 && self.delayed.is_empty() && self.in_hand == 0
+    }
+
+    /// True if no mail and no worker is left.
+    pub fn is_drained(&self) -> bool {
+        self.is_idle() && self.workers.len() == 0
+    }
+
+    /// What is known of a site.
+    pub fn site(&self, site: SiteId) -> Option<SiteView> {
+        self.sites.find(site).map(|s| self.sites[s].view())
+    }
+
+    /// All sites.
+    pub fn sites(&self) -> impl Iterator<Item = SiteView> + '_ {
+        self.sites.iter().map(Site::view)
+    }
+
+    /// Every envelope it holds, with its destination and place. For tests and for what is copied at the end of a run.
+    pub fn envelopes(&self) -> impl Iterator<Item = (Place, DestinationId, Envelope)> + '_ {
+        let waiting = self.backlog.iter().flat_map(|destination| {
+            let list = destination.waiting.iter();
+            list.map(|envelope| (Place::Waiting, destination.id, *envelope))
+        });
+        let delayed = self
+            .delayed
+            .iter()
+            .map(|(d, envelope)| (Place::Delayed, self.backlog[d].id, envelope));
+        waiting.chain(delayed)
+    }
+
+    /// True if the destination's hosts are known here.
+    pub fn knows(&self, destination: DestinationId) -> bool {
+        let d = self.backlog.find(destination);
+        d.is_some_and(|d| matches!(self.backlog[d].state, State::Known { .. }))
+    }
+}

@@ -1,0 +1,272 @@
+//! What a queue's dispatcher is told, and what it wants done: the closed vocabulary between it and its thread.
+//!
+//! The queue thread receives [`Event`]s from its inbox, hands each to `Dispatcher::on`, and carries out the [`Action`]s
+//! in the order in which they come. `P` is whatever the engine's workers need to reach a destination (its MX hosts and
+//! addresses): the dispatcher keeps it and hands it on, and never looks into it.
+//!
+//! What a worker has to keep to:
+//!
+//! - One assignment is one destination and a run of envelopes. It ends with exactly one [`Event::Finished`] that accounts
+//!   for each of its envelopes: settled, deferred, or returned untried. A worker that owes nothing is ready.
+//! - When it starts to send the last body it holds it says [`Event::Ready`] with `ahead`; it may then find one more
+//!   assignment for the same site in its channel. It takes assignments in the order given.
+//! - When it closes a session before it has finished a run, or while it waits, it says [`Event::Closed`].
+//! - [`Action::Recall`] is carried out by the queue thread: take the assignment given ahead back out of the worker's
+//!   channel if it is still there, and answer with [`Event::Recalled`] in any case.
+//! - It never ends by itself: it is retired, and then says [`Event::Gone`]; a guard says it for one that panicked.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
+use crate::retry::Deferral;
+
+/// What has happened.
+#[derive(Clone, Debug)]
+pub enum Event<P> {
+    /// The router posts a run of envelopes, usually one clone of a message.
+    Post {
+        /// Where they go.
+        destination: DestinationId,
+        /// The envelopes; those of one message stand together.
+        envelopes: Vec<Envelope>,
+    },
+    /// Another queue found that this one handles the destination.
+    Forwarded {
+        /// Where they go.
+        destination: DestinationId,
+        /// The envelopes; may be empty.
+        envelopes: Vec<Envelope>,
+        /// What the other queue knew of the destination, with the first envelopes it forwards.
+        route: Option<Route<P>>,
+    },
+    /// The answer to [`Action::Resolve`].
+    Resolved {
+        /// Which destination.
+        destination: DestinationId,
+        /// What is known of it now.
+        resolution: Resolution<P>,
+    },
+    /// A worker can take a run.
+    Ready {
+        /// Who.
+        worker: WorkerId,
+        /// True: it starts to send the last body it holds and can take one more run for the same site. False: it waits.
+        ahead: bool,
+    },
+    /// A worker has finished its oldest assignment.
+    Finished {
+        /// Who.
+        worker: WorkerId,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// A worker closed its session with `site`; it is about to open another, or waits without one.
+    Closed {
+        /// Who.
+        worker: WorkerId,
+        /// The site of the session.
+        site: SiteId,
+    },
+    /// The answer to [`Action::Recall`].
+    Recalled {
+        /// Who.
+        worker: WorkerId,
+        /// The whole run, or nothing if the worker had taken it already.
+        envelopes: Vec<Envelope>,
+    },
+    /// A worker's thread has ended, or could not be started. What it was given and neither returns here nor has
+    /// reported is taken as settled: whoever lets a thread end must have settled it.
+    Gone {
+        /// Who.
+        worker: WorkerId,
+        /// What it was given and did not touch.
+        returned: Vec<(DestinationId, Vec<Envelope>)>,
+    },
+    /// A permit this queue was refused may be free: for a session with the site, or for a worker if `None`.
+    PermitFree {
+        /// Which.
+        site: Option<SiteId>,
+    },
+    /// Another queue waits for permits that this one holds.
+    PermitWanted {
+        /// Which.
+        site: Option<SiteId>,
+    },
+    /// The maximum of workers of this queue was changed by the operator.
+    WorkersMax(u32),
+    /// The time given by `wake_at` has come.
+    Wake,
+    /// No more mail will be posted or forwarded.
+    InputClosed,
+    /// No new transactions: what waits is left for another run.
+    Stop,
+}
+
+/// Where a destination's mail goes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Route<P> {
+    /// The site that serves it.
+    pub site: SiteId,
+    /// What a worker needs to reach it.
+    pub plan: P,
+    /// Until when this may be believed.
+    pub expires: Instant,
+}
+
+/// What the resolver pool found out.
+#[derive(Clone, Debug)]
+pub enum Resolution<P> {
+    /// The destination has hosts.
+    Known {
+        /// They are these.
+        route: Route<P>,
+        /// The specific queue that handles hosts of this name, if there is one.
+        queue: Option<QueueId>,
+    },
+    /// It never will: no such domain, null MX. Its mail is refused.
+    Refused(Arc<Verdict>),
+    /// Not now: the name server failed or was silent.
+    Failed(Arc<Verdict>),
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Envelopes to be tried again, and why.
+    pub deferred: Vec<(Envelope, Deferral)>,
+    /// The number of envelopes that are settled (delivered, refused, or otherwise reported as final).
+    pub settled: u32,
+    /// Envelopes nobody tried, in order.
+    pub returned: Vec<Envelope>,
+    /// The host could not be talked to or the connection was lost: what it said or did. The mail that was under way is
+    /// in `deferred` with the host class (or in doubt), the rest in `returned`.
+    pub host_failed: Option<Arc<Verdict>>,
+    /// The site with which a session is still open.
+    pub session: Option<SiteId>,
+}
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action<P> {
+    /// Look the destination up and answer with [`Event::Resolved`].
+    Resolve {
+        /// Which.
+        destination: DestinationId,
+    },
+    /// Start a worker thread. Its first assignment follows.
+    Spawn {
+        /// Its number.
+        worker: WorkerId,
+    },
+    /// Hand a run to a worker.
+    Assign {
+        /// Who.
+        worker: WorkerId,
+        /// Where the run goes.
+        destination: DestinationId,
+        /// The site that serves it: a session open to another site is closed first.
+        site: SiteId,
+        /// How to reach it.
+        plan: P,
+        /// The run.
+        envelopes: Vec<Envelope>,
+    },
+    /// Take back what a worker was given ahead, if it has not begun with it.
+    Recall {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Close the session and end the thread.
+    Retire {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Hand mail to the queue that handles it, as [`Event::Forwarded`].
+    Forward {
+        /// Who handles it.
+        queue: QueueId,
+        /// Where it goes.
+        destination: DestinationId,
+        /// The mail; may be empty.
+        envelopes: Vec<Envelope>,
+        /// What is known of the destination.
+        route: Option<Route<P>>,
+    },
+    /// Settle mail as refused.
+    Refuse {
+        /// Where it would have gone.
+        destination: DestinationId,
+        /// The mail.
+        envelopes: Vec<Envelope>,
+        /// Why.
+        verdict: Arc<Verdict>,
+    },
+    /// Leave mail in this state: nothing more is done with it in this run.
+    Leave {
+        /// Where it would go.
+        destination: DestinationId,
+        /// The mail.
+        envelopes: Vec<Envelope>,
+        /// Queued, deferred, in doubt, expired or held.
+        status: Status,
+        /// What hinders it, where that is known of the site or the name rather than of the mail itself.
+        why: Option<Arc<Verdict>>,
+    },
+}
+
+/// Where an envelope is, seen from a dispatcher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In its destination's waiting list.
+    Waiting,
+    /// In the delayed heap.
+    Delayed,
+}
+
+/// The figures of a queue, for progress and control.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Snapshot {
+    /// Worker threads, those that are ending included.
+    pub workers: usize,
+    /// Workers on the ready list: they wait for mail.
+    pub ready: usize,
+    /// Envelopes in waiting lists.
+    pub waiting: usize,
+    /// Envelopes in the delayed heap.
+    pub delayed: usize,
+    /// Envelopes in the hands of workers.
+    pub in_hand: usize,
+    /// Destinations being looked up.
+    pub resolving: usize,
+    /// Loop steps made since the start: the price of its decisions, in a unit that does not depend on the machine.
+    pub steps: u64,
+}
+
+/// What a queue knows of a site.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SiteView {
+    /// Which site.
+    pub site: SiteId,
+    /// Envelopes that wait for it here.
+    pub waiting: usize,
+    /// Workers of this queue that serve it or keep a session to it.
+    pub workers: usize,
+    /// Whether it takes mail.
+    pub gate: GateView,
+}
+
+/// Whether a site takes mail, and why not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GateView {
+    /// It does.
+    Open,
+    /// Only through sessions that are open: a new one failed a short time ago.
+    Narrow,
+    /// It failed: nothing is tried for a while.
+    Paused,
+    /// The pause is over; one worker may try.
+    Probe,
+    /// One worker is trying.
+    Probing,
+}

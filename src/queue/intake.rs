@@ -1,0 +1,271 @@
+//! How mail comes into a queue, and what is asked and known about its destinations.
+//!
+//! Whatever brings an envelope here - the router, another queue, a worker that gives it back, the delayed heap - it goes
+//! through `admit`, which knows the few places it can go: a waiting list, another queue, or out with a final action.
+//!
+//! A destination whose look-up failed is one state, however much mail waits for it; it is asked again after a back-off.
+//! An answer is believed until it expires, but at least for a moment, so that a TTL of zero does not ask for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backlog::State;
+use super::delayed::Timer;
+use super::dispatcher::{Dispatcher, Turn};
+use super::event::{Action, Resolution, Route};
+use super::site::Gate;
+use crate::mail::{DestinationId, Envelope, QueueId, Status, Verdict};
+use crate::retry;
+
+/// The least time for which an answer of the resolver is believed.
+const ROUTE_LIFE_MIN: Duration = Duration::from_secs(30);
+
+impl<P: Clone> Dispatcher<P> {
+    /// The router brings mail.
+    pub(super) fn post(&mut self, id: DestinationId, run: Vec<Envelope>, t: &mut Turn<'_, P>) {
+        let d = self.backlog.slot(id);
+        self.admit(d, run, false, t);
+    }
+
+    /// Another queue brings mail, and perhaps what it knows of the destination.
+    pub(super) fn forwarded(
+        &mut self,
+        id: DestinationId,
+        run: Vec<Envelope>,
+        route: Option<Route<P>>,
+        t: &mut Turn<'_, P>,
+    ) {
+        let d = self.backlog.slot(id);
+        match route {
+            Some(route) => self.learn(d, route, t),
+            // It was moved away from here and comes back without a route: it is looked up again.
+            None if matches!(self.backlog[d].state, State::Moved(_)) => {
+                self.backlog.set_state(d, State::Unresolved);
+            }
+            None => {}
+        }
+        self.admit(d, run, false, t);
+    }
+
+    /// Puts envelopes where they belong, given what is known of their destination.
+    pub(super) fn admit(
+        &mut self,
+        d: u32,
+        envelopes: Vec<Envelope>,
+        in_front: bool,
+        t: &mut Turn<'_, P>,
+    ) {
+        if envelopes.is_empty() {
+            return;
+        }
+        if self.stopped {
+            return self.leave(d, envelopes, None, None, t);
+        }
+        match &self.backlog[d].state {
+            State::Moved(queue) => {
+                let queue = *queue;
+                return self.forward(d, queue, envelopes, None, t);
+            }
+            State::Refused(verdict) => {
+                let verdict = verdict.clone();
+                return self.refuse(d, envelopes, verdict, t);
+            }
+            State::Failed { until, why } => {
+                if let Some(status) = self.config.retry.beyond(*until) {
+                    let why = Some(why.clone());
+                    return self.leave(d, envelopes, Some(status), why, t);
+                }
+            }
+            State::Known { site, .. } => {
+                if let Gate::Paused(until) = self.sites[*site].gate
+                    && let Some(status) = self.config.retry.beyond(until)
+                {
+                    let why = self.sites[*site].failure.clone();
+                    return self.leave(d, envelopes, Some(status), why, t);
+                }
+            }
+            State::Unresolved | State::Resolving => {}
+        }
+        let count = envelopes.len();
+        self.backlog.put(d, envelopes, in_front);
+        match self.backlog[d].state {
+            State::Unresolved => self.ask(d, t),
+            State::Known { site, .. } => self.list(d, site, count),
+            _ => {}
+        }
+    }
+
+    /// `count` more envelopes wait for destination `d` of site `s`.
+    fn list(&mut self, d: u32, s: u32, count: usize) {
+        self.sites[s].waiting += count;
+        if !self.destination_links.is_linked(d) {
+            let list = &mut self.sites[s].destinations;
+            self.destination_links.push_back(list, d);
+        }
+        self.touch(s);
+    }
+
+    /// Takes all that waits for a destination out of its list, and the destination out of its site's.
+    pub(super) fn withdraw(&mut self, d: u32) -> Vec<Envelope> {
+        let all = self.backlog.take_all(d);
+        if let State::Known { site, .. } = self.backlog[d].state
+            && !all.is_empty()
+        {
+            self.sites[site].waiting -= all.len();
+            let list = &mut self.sites[site].destinations;
+            self.destination_links.remove(list, d);
+            self.touch(site);
+        }
+        all
+    }
+
+    fn ask(&mut self, d: u32, t: &mut Turn<'_, P>) {
+        self.backlog.set_state(d, State::Resolving);
+        let destination = self.backlog[d].id;
+        t.actions.push(Action::Resolve { destination });
+    }
+
+    /// The back-off of a failed look-up may be over.
+    pub(super) fn ask_again(&mut self, d: u32, t: &mut Turn<'_, P>) {
+        let State::Failed { until, .. } = self.backlog[d].state else {
+            return;
+        };
+        if until > t.now {
+            return;
+        }
+        if self.backlog[d].waiting.is_empty() {
+            self.backlog.set_state(d, State::Unresolved);
+        } else {
+            self.ask(d, t);
+        }
+    }
+
+    /// What was known of a destination has expired: its mail waits for a new answer.
+    pub(super) fn forget_route(&mut self, d: u32, t: &mut Turn<'_, P>) {
+        let all = self.withdraw(d);
+        self.backlog.set_state(d, State::Unresolved);
+        self.admit(d, all, false, t);
+    }
+
+    /// The resolver pool answers.
+    pub(super) fn resolved(
+        &mut self,
+        id: DestinationId,
+        resolution: Resolution<P>,
+        t: &mut Turn<'_, P>,
+    ) {
+        let d = self.backlog.slot(id);
+        if !matches!(self.backlog[d].state, State::Resolving) {
+            return; // another queue told us in the meantime
+        }
+        match resolution {
+            Resolution::Known {
+                route,
+                queue: Some(queue),
+            } if queue != self.config.queue => {
+                self.backlog.set_state(d, State::Moved(queue));
+                let all = self.backlog.take_all(d);
+                self.forward(d, queue, all, Some(route), t);
+            }
+            Resolution::Known { route, .. } => self.learn(d, route, t),
+            Resolution::Refused(verdict) => {
+                self.backlog.set_state(d, State::Refused(verdict.clone()));
+                let all = self.backlog.take_all(d);
+                self.refuse(d, all, verdict, t);
+            }
+            Resolution::Failed(verdict) => self.look_up_failed(d, verdict, t),
+        }
+    }
+
+    /// The destination is known from now on.
+    fn learn(&mut self, d: u32, mut route: Route<P>, t: &mut Turn<'_, P>) {
+        let all = self.withdraw(d);
+        route.expires = route.expires.max(t.now + ROUTE_LIFE_MIN);
+        let site = self.sites.slot(route.site);
+        self.backlog.know(d, site, route);
+        self.admit(d, all, false, t);
+    }
+
+    fn look_up_failed(&mut self, d: u32, why: Arc<Verdict>, t: &mut Turn<'_, P>) {
+        self.backlog[d].failures = self.backlog[d].failures.saturating_add(1);
+        let failures = self.backlog[d].failures;
+        let until = t.now + self.config.retry.host_back_off(failures, &mut self.rng);
+        let all = self.backlog.take_all(d);
+        self.backlog.set_state(d, State::Failed { until, why });
+        self.timers.push(until, Timer::Destination(d));
+        self.admit(d, all, false, t);
+    }
+
+    fn forward(
+        &mut self,
+        d: u32,
+        queue: QueueId,
+        mut envelopes: Vec<Envelope>,
+        route: Option<Route<P>>,
+        t: &mut Turn<'_, P>,
+    ) {
+        for envelope in &mut envelopes {
+            // Worker numbers are the queue's own.
+            envelope.last_worker = None;
+        }
+        t.actions.push(Action::Forward {
+            queue,
+            destination: self.backlog[d].id,
+            envelopes,
+            route,
+        });
+    }
+
+    fn refuse(&mut self, d: u32, envelopes: Vec<Envelope>, why: Arc<Verdict>, t: &mut Turn<'_, P>) {
+        if !envelopes.is_empty() {
+            t.actions.push(Action::Refuse {
+                destination: self.backlog[d].id,
+                envelopes,
+                verdict: why,
+            });
+        }
+    }
+
+    /// Nothing more is done with these envelopes in this run. Expired ones are so by `status`; else the status follows from
+    /// each one's past, and one that was never tried is deferred if something is known to hinder it.
+    pub(super) fn leave(
+        &mut self,
+        d: u32,
+        envelopes: Vec<Envelope>,
+        status: Option<Status>,
+        why: Option<Arc<Verdict>>,
+        t: &mut Turn<'_, P>,
+    ) {
+        let status_of = |envelope: &Envelope| match (status, retry::pending(envelope.passage)) {
+            (Some(Status::Expired), _) => Status::Expired,
+            (_, Status::Queued) if why.is_some() => Status::Deferred,
+            (_, own) => own,
+        };
+        let groups = envelopes.chunk_by(|a, b| status_of(a) == status_of(b));
+        for group in groups {
+            t.actions.push(Action::Leave {
+                destination: self.backlog[d].id,
+                status: status_of(&group[0]),
+                envelopes: group.to_vec(),
+                why: why.clone(),
+            });
+        }
+    }
+
+    /// No new transactions: whatever waits is left, what was given ahead is asked back.
+    pub(super) fn stop(&mut self, t: &mut Turn<'_, P>) {
+        self.stopped = true;
+        for d in 0..self.backlog.len() as u32 {
+            let all = self.withdraw(d);
+            self.admit(d, all, false, t);
+        }
+        let delayed = self.delayed.drain();
+        for group in delayed.chunk_by(|a, b| a.0 == b.0) {
+            let envelopes = group.iter().map(|(_, envelope)| *envelope).collect();
+            self.admit(group[0].0, envelopes, false, t);
+        }
+        for w in self.workers.all() {
+            self.recall(w, t);
+        }
+    }
+}

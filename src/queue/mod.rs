@@ -1,0 +1,31 @@
+//! Queues: who carries which mail when. Decisions only; threads, sockets and clocks are the engine's.
+//!
+//! | file | what |
+//! |---|---|
+//! | `event` | what a dispatcher is told and what it wants done |
+//! | `dispatcher` | the state machine of one queue |
+//! | `intake` | how mail comes in; what is known of destinations |
+//! | `assign` | mail and workers are brought together |
+//! | `outcome` | what workers report, and what follows |
+//! | `backlog`, `site`, `ready`, `delayed` | waiting lists; sites and their ring; workers and the ready list; the delayed heap |
+//! | `permits` | what all queues share: permits for workers and for sessions |
+//! | `links` | lists with constant-time removal |
+//!
+//! INVARIANTS are those of `dispatcher`; absent from here: I/O, threads, clocks, randomness that is not seeded.
+
+mod assign;
+mod backlog;
+mod delayed;
+pub mod dispatcher;
+pub mod event;
+mod intake;
+mod links;
+mod outcome;
+pub mod permits;
+mod ready;
+mod site;
+
+pub use assign::run_length;
+pub use dispatcher::{Dispatcher, DispatcherConfig};
+pub use event::{Action, Event, GateView, Outcome, Place, Resolution, Route, SiteView, Snapshot};
+pub use permits::{News, Notice, PermitTable, Permits, Wanted};

@@ -1,0 +1,289 @@
+//! The sites of a queue: what waits for each, who serves it, whether it takes mail, and the ring that shares workers out.
+//!
+//! A site stands in the ring while mail waits for it that another session could carry. The ring has two parts: sites
+//! that no worker of this queue serves come first, then sites that would like one more. Each part is served in turn,
+//! so a site with much mail cannot keep another one waiting for ever.
+//!
+//! The gate of a site is one state for all its mail, however much that is:
+//!
+//! ```text
+//! open --host failure, others still work--> narrow --time--> open
+//! open --host failure, nobody works-------> paused --time--> probe --assigned--> probing --works--> open
+//!                                              ^------------------- fails --------'
+//! ```
+//!
+//! INVARIANTS: a site is in the ring exactly when mail waits, the gate admits a new session and it is not blocked for
+//! want of a permit (`refresh` restores this); `waiting` is the sum over its destinations. Sites are never forgotten in a
+//! run: they are as many as the batch has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::event::{GateView, SiteView};
+use super::links::{Links, List};
+use crate::mail::{SiteId, Verdict};
+
+/// Whether a site takes mail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gate {
+    /// It does.
+    Open,
+    /// Only through sessions that are open already, until then.
+    Narrow(Instant),
+    /// Not at all until then.
+    Paused(Instant),
+    /// One worker may try.
+    Probe,
+    /// The worker with this index tries.
+    Probing(u32),
+}
+
+/// One site.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) id: SiteId,
+    /// Envelopes that wait, over all its destinations.
+    pub(super) waiting: usize,
+    /// Its destinations with waiting mail, in the order in which they are served.
+    pub(super) destinations: List,
+    /// Workers whose session, open or about to be, is with this site.
+    pub(super) workers: usize,
+    /// Those of them whose session is known to work.
+    pub(super) proven: usize,
+    /// Workers on the ready list with an open session to it.
+    pub(super) idle: List,
+    /// Workers that may be given a run ahead.
+    pub(super) ahead: List,
+    /// Whether it takes mail.
+    pub(super) gate: Gate,
+    /// Host failures since it last worked.
+    pub(super) failures: u32,
+    /// The latest of them.
+    pub(super) failure: Option<Arc<Verdict>>,
+    /// True while a permit for one more session was refused.
+    pub(super) blocked: bool,
+    /// True while it is on the list of sites to look at after the event.
+    pub(super) touched: bool,
+    ring: Ring,
+}
+
+/// The part of the ring a site stands in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ring {
+    None,
+    Unserved,
+    Served,
+}
+
+impl Site {
+    fn new(id: SiteId) -> Site {
+        Site {
+            id,
+            waiting: 0,
+            destinations: List::default(),
+            workers: 0,
+            proven: 0,
+            idle: List::default(),
+            ahead: List::default(),
+            gate: Gate::Open,
+            failures: 0,
+            failure: None,
+            blocked: false,
+            touched: false,
+            ring: Ring::None,
+        }
+    }
+
+    /// True if mail waits that may go through sessions that are open.
+    pub(super) fn feeds(&self) -> bool {
+        self.waiting > 0 && matches!(self.gate, Gate::Open | Gate::Narrow(_))
+    }
+
+    /// True if mail waits that a new session may carry, permits aside.
+    fn wants_session(&self) -> bool {
+        self.waiting > 0 && matches!(self.gate, Gate::Open | Gate::Probe) && !self.blocked
+    }
+
+    /// The site as others may see it.
+    pub(super) fn view(&self) -> SiteView {
+        let gate = match self.gate {
+            Gate::Open => GateView::Open,
+            Gate::Narrow(_) => GateView::Narrow,
+            Gate::Paused(_) => GateView::Paused,
+            Gate::Probe => GateView::Probe,
+            Gate::Probing(_) => GateView::Probing,
+        };
+        SiteView {
+            site: self.id,
+            waiting: self.waiting,
+            workers: self.workers,
+            gate,
+        }
+    }
+}
+
+/// All sites of a queue, and the ring.
+#[derive(Default, Debug)]
+pub(super) struct Sites {
+    sites: Vec<Site>,
+    by_id: HashMap<SiteId, u32>,
+    links: Links,
+    unserved: List,
+    served: List,
+}
+
+impl std::ops::Index<u32> for Sites {
+    type Output = Site;
+    fn index(&self, index: u32) -> &Site {
+        &self.sites[index as usize]
+    }
+}
+
+impl std::ops::IndexMut<u32> for Sites {
+    fn index_mut(&mut self, index: u32) -> &mut Site {
+        &mut self.sites[index as usize]
+    }
+}
+
+impl Sites {
+    /// The index of a site, made if it is new.
+    pub(super) fn slot(&mut self, id: SiteId) -> u32 {
+        *self.by_id.entry(id).or_insert_with(|| {
+            self.sites.push(Site::new(id));
+            (self.sites.len() - 1) as u32
+        })
+    }
+
+    /// The index of a site, if it is known.
+    pub(super) fn find(&self, id: SiteId) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// All sites.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter()
+    }
+
+    /// Puts the site into the part of the ring where it belongs, at the end unless it stands there already.
+    pub(super) fn refresh(&mut self, s: u32) {
+        let site = &self[s];
+        let ring = match (site.wants_session(), site.workers) {
+            (false, _) => Ring::None,
+            (true, 0) => Ring::Unserved,
+            (true, _) => Ring::Served,
+        };
+        if ring != site.ring {
+            self.unlink(s);
+            self.link(s, ring);
+        }
+    }
+
+    /// Puts a site that has been served at the end of its part.
+    pub(super) fn rotate(&mut self, s: u32) {
+        let ring = self[s].ring;
+        self.unlink(s);
+        self.link(s, ring);
+        self.refresh(s);
+    }
+
+    fn unlink(&mut self, s: u32) {
+        match self[s].ring {
+            Ring::None => return,
+            Ring::Unserved => self.links.remove(&mut self.unserved, s),
+            Ring::Served => self.links.remove(&mut self.served, s),
+        };
+        self[s].ring = Ring::None;
+    }
+
+    fn link(&mut self, s: u32, ring: Ring) {
+        match ring {
+            Ring::None => return,
+            Ring::Unserved => self.links.push_back(&mut self.unserved, s),
+            Ring::Served => self.links.push_back(&mut self.served, s),
+        }
+        self[s].ring = ring;
+    }
+
+    /// The site whose turn it is.
+    pub(super) fn next(&self) -> Option<u32> {
+        self.unserved.front().or_else(|| self.served.front())
+    }
+
+    /// True if a worker of site `s` that has used up its quantum should turn to another site: one that nobody serves,
+    /// or the next in turn if that has at least two workers less.
+    pub(super) fn others_need_more_than(&self, s: u32) -> bool {
+        if self.unserved.front().is_some_and(|other| other != s) {
+            return true;
+        }
+        self.served
+            .front()
+            .is_some_and(|other| other != s && self[other].workers + 1 < self[s].workers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sites(waiting: &[usize]) -> Sites {
+        let mut sites = Sites::default();
+        for (id, &waiting) in waiting.iter().enumerate() {
+            let s = sites.slot(SiteId(id as u32));
+            sites[s].waiting = waiting;
+            sites.refresh(s);
+        }
+        sites
+    }
+
+    #[test]
+    fn sites_nobody_serves_come_first_and_each_part_goes_round() {
+        let mut sites = sites(&[1, 1, 0, 1]);
+        assert_eq!(sites.next(), Some(0));
+        sites[0].workers = 1;
+        sites.rotate(0);
+        assert_eq!(sites.next(), Some(1));
+        sites[1].workers = 1;
+        sites.rotate(1);
+        assert_eq!(sites.next(), Some(3));
+        sites[3].workers = 1;
+        sites.rotate(3);
+        for expected in [0, 1, 3, 0] {
+            assert_eq!(sites.next(), Some(expected));
+            sites.rotate(expected);
+        }
+    }
+
+    #[test]
+    fn a_blocked_paused_or_empty_site_leaves_the_ring_and_comes_back() {
+        let mut sites = sites(&[5]);
+        let later = Instant::now();
+        let mut check = |change: &dyn Fn(&mut Site), stands: bool| {
+            change(&mut sites[0]);
+            sites.refresh(0);
+            assert_eq!(sites.next().is_some(), stands, "{:?}", sites[0]);
+        };
+        check(&|site| site.blocked = true, false);
+        check(&|site| site.blocked = false, true);
+        check(&|site| site.gate = Gate::Paused(later), false);
+        check(&|site| site.gate = Gate::Probe, true);
+        check(&|site| site.gate = Gate::Probing(0), false);
+        check(&|site| site.gate = Gate::Narrow(later), false);
+        check(&|site| site.gate = Gate::Open, true);
+        check(&|site| site.waiting = 0, false);
+    }
+
+    #[test]
+    fn a_worker_turns_to_a_site_that_nobody_serves_or_that_has_two_workers_less() {
+        let mut sites = sites(&[9, 9]);
+        sites[0].workers = 1;
+        sites.refresh(0);
+        assert!(sites.others_need_more_than(0));
+        sites[1].workers = 1;
+        sites.rotate(1);
+        assert!(!sites.others_need_more_than(0));
+        sites.rotate(0);
+        sites[0].workers = 3;
+        assert!(sites.others_need_more_than(0));
+    }
+}
