@@ -1,0 +1,370 @@
+//! The books of the world, kept from events and actions alone, and the invariants that are checked against them.
+//!
+//! The books do not look into a dispatcher: where every envelope is follows from what was sent to it and what it answered.
+//! A double assignment shows as an envelope that is not where it should be, a loss as a count that does not match.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use mailer::mail::{Envelope, RecipientNo, SiteId, WorkerId};
+use mailer::queue::{Event, GateView, SiteView, Snapshot};
+
+use crate::world::{Plan, World};
+
+/// Where an envelope is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Place {
+    #[default]
+    Unposted,
+    /// In a queue's inbox.
+    Inbox(usize),
+    /// With a queue's dispatcher.
+    Queue(usize),
+    /// With a worker.
+    Worker(usize, WorkerId),
+    Settled,
+}
+
+/// What the books know of a worker that was spawned and not yet reported gone.
+#[derive(Default, Debug)]
+struct Account {
+    /// Sizes of the runs it was given and whose end was not yet received.
+    runs: Vec<usize>,
+    /// Sites whose permits it holds.
+    permits: Vec<SiteId>,
+    retired: bool,
+}
+
+#[derive(Default)]
+pub struct Books {
+    places: Vec<Place>,
+    queues: Vec<QueueBooks>,
+    promised: HashSet<(usize, Option<SiteId>)>,
+}
+
+#[derive(Default)]
+struct QueueBooks {
+    /// Envelopes the dispatcher must have.
+    held: usize,
+    in_hand: usize,
+    accounts: HashMap<WorkerId, Account>,
+    no_spawn_until: Option<Instant>,
+}
+
+impl Books {
+    pub fn new(envelopes: u32, queues: usize) -> Books {
+        Books {
+            places: vec![Place::Unposted; envelopes as usize],
+            queues: (0..queues).map(|_| QueueBooks::default()).collect(),
+            promised: HashSet::new(),
+        }
+    }
+
+    /// Moves envelopes from one place to another, where they must be.
+    fn carry(&mut self, envelopes: &[Envelope], from: Place, to: Place) {
+        for envelope in envelopes {
+            let RecipientNo(number) = envelope.recipient;
+            let place = &mut self.places[number as usize];
+            assert_eq!(*place, from, "envelope {number} on its way to {to:?}");
+            *place = to;
+        }
+        if let Place::Queue(q) = from {
+            assert!(self.queues[q].held >= envelopes.len());
+            self.queues[q].held -= envelopes.len();
+        }
+        if let Place::Queue(q) = to {
+            self.queues[q].held += envelopes.len();
+        }
+    }
+
+    pub fn post(&mut self, envelopes: &[Envelope], q: usize) {
+        self.carry(envelopes, Place::Unposted, Place::Inbox(q));
+    }
+
+    pub fn transit(&mut self, from: usize, to: usize, envelopes: &[Envelope]) {
+        self.carry(envelopes, Place::Queue(from), Place::Inbox(to));
+    }
+
+    pub fn finally(&mut self, q: usize, envelopes: &[Envelope]) {
+        self.carry(envelopes, Place::Queue(q), Place::Settled);
+    }
+
+    /// A permit is promised to a queue: until it hears of it, it need not act.
+    pub fn promise(&mut self, q: usize, site: Option<SiteId>) {
+        self.promised.insert((q, site));
+    }
+
+    pub fn spawned(&mut self, q: usize, worker: WorkerId) {
+        self.queues[q].accounts.insert(worker, Account::default());
+    }
+
+    pub fn retired(&mut self, q: usize, worker: WorkerId) {
+        let account = self.account(q, worker);
+        assert!(account.runs.is_empty(), "{worker:?} still owes a run");
+        assert!(!account.retired, "{worker:?} is retired twice");
+        account.retired = true;
+    }
+
+    /// A run is given to a worker. True if it is given ahead.
+    pub fn assigned(
+        &mut self,
+        q: usize,
+        worker: WorkerId,
+        site: SiteId,
+        envelopes: &[Envelope],
+    ) -> bool {
+        assert!(!envelopes.is_empty(), "an empty run");
+        self.carry(envelopes, Place::Queue(q), Place::Worker(q, worker));
+        self.queues[q].in_hand += envelopes.len();
+        let account = self.account(q, worker);
+        assert!(!account.retired, "{worker:?} was told to end");
+        let ahead = !account.runs.is_empty();
+        assert!(account.runs.len() < 2, "{worker:?} has enough");
+        assert!(
+            !ahead || account.permits.contains(&site),
+            "what is given ahead goes to the same site"
+        );
+        account.runs.push(envelopes.len());
+        if !account.permits.contains(&site) {
+            account.permits.push(site);
+        }
+        ahead
+    }
+
+    pub fn worker_returns(&mut self, q: usize, worker: WorkerId, envelopes: &[Envelope]) {
+        self.carry(envelopes, Place::Worker(q, worker), Place::Inbox(q));
+    }
+
+    /// Those of a finished run that were not returned are settled.
+    pub fn worker_settles(&mut self, q: usize, worker: WorkerId, run: &[Envelope]) {
+        for envelope in run {
+            let place = &mut self.places[envelope.recipient.index()];
+            if *place == Place::Worker(q, worker) {
+                *place = Place::Settled;
+            }
+        }
+    }
+
+    pub fn ended(&mut self, q: usize, worker: WorkerId) {
+        let place = Place::Worker(q, worker);
+        assert!(!self.places.contains(&place), "a thread took mail with it");
+    }
+
+    fn account(&mut self, q: usize, worker: WorkerId) -> &mut Account {
+        let account = self.queues[q].accounts.get_mut(&worker);
+        account.unwrap_or_else(|| panic!("{worker:?} is not a worker of queue {q}"))
+    }
+
+    /// An event is received: what it brings is the dispatcher's from now on.
+    pub fn received(&mut self, q: usize, event: &Event<Plan>, now: Instant) {
+        match event {
+            Event::Post { envelopes, .. } | Event::Forwarded { envelopes, .. } => {
+                self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
+            }
+            Event::Finished { worker, outcome } => {
+                let deferred: Vec<_> = outcome.deferred.iter().map(|(e, _)| *e).collect();
+                self.carry(&deferred, Place::Inbox(q), Place::Queue(q));
+                self.carry(&outcome.returned, Place::Inbox(q), Place::Queue(q));
+                let account = self.account(q, *worker);
+                let size = account.runs.remove(0);
+                let busy = !account.runs.is_empty();
+                let serves = *account.permits.last().expect("a run needs a permit");
+                let keeps = busy || outcome.session.is_some();
+                account.permits.retain(|site| keeps && *site == serves);
+                self.queues[q].in_hand -= size;
+            }
+            Event::Closed { worker, site } => {
+                // A thread that ended may have said so after its permits were taken back.
+                if let Some(account) = self.queues[q].accounts.get_mut(worker) {
+                    let serves = account.permits.last().copied();
+                    let needed = !account.runs.is_empty() && serves == Some(*site);
+                    account.permits.retain(|held| needed || held != site);
+                }
+            }
+            Event::Recalled { worker, envelopes } if !envelopes.is_empty() => {
+                self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
+                let size = self.account(q, *worker).runs.pop();
+                assert_eq!(size, Some(envelopes.len()));
+                self.queues[q].in_hand -= envelopes.len();
+            }
+            Event::Gone { worker, returned } => {
+                for (_, envelopes) in returned {
+                    self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
+                }
+                let account = self.queues[q].accounts.remove(worker).expect("it existed");
+                let owed: usize = account.runs.iter().sum();
+                self.queues[q].in_hand -= owed;
+                if owed > 0 {
+                    self.queues[q].no_spawn_until = Some(now + Duration::from_secs(1));
+                }
+            }
+            Event::PermitFree { site } => {
+                self.promised.remove(&(q, *site));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl World {
+    /// All invariants that concern queue `q`, after an event.
+    pub fn check(&self, q: usize) {
+        let snapshot = self.queues[q].dispatcher.snapshot();
+        self.check_counts(q, &snapshot);
+        self.check_permits(q);
+        if self.queues[q].stopped {
+            assert_eq!(
+                snapshot.waiting + snapshot.delayed,
+                0,
+                "mail after the stop"
+            );
+        } else if snapshot.waiting > 0 && self.is_small() {
+            self.check_nobody_idles(q, &snapshot);
+        }
+        let every = self.scenario.census_every;
+        if self.tally.events.is_multiple_of(every) {
+            self.census(q);
+        }
+    }
+
+    pub fn is_small(&self) -> bool {
+        self.scenario.manners.len() < 100
+    }
+
+    fn check_counts(&self, q: usize, snapshot: &Snapshot) {
+        let (queue, books) = (&self.queues[q], &self.books.queues[q]);
+        assert_eq!(
+            snapshot.waiting + snapshot.delayed,
+            books.held,
+            "envelopes are lost or doubled in queue {q}"
+        );
+        assert_eq!(snapshot.in_hand, books.in_hand, "in hand of queue {q}");
+        assert_eq!(snapshot.workers, books.accounts.len());
+        assert!(
+            snapshot.workers <= queue.max as usize,
+            "maximum of queue {q}"
+        );
+        let table = self.permits.borrow();
+        let mine = table.workers_held_by(mailer::mail::QueueId(q as u16));
+        assert_eq!(mine as usize, snapshot.workers, "a permit per worker");
+        assert!(table.workers_held() <= self.scenario.workers_max);
+        if self.is_small() {
+            let ready = |account: &&Account| account.runs.is_empty() && !account.retired;
+            let ready = books.accounts.values().filter(ready).count();
+            assert_eq!(snapshot.ready, ready, "ready list of queue {q}");
+        }
+    }
+
+    /// A permit per session, within each site's window.
+    fn check_permits(&self, q: usize) {
+        if !self.is_small() {
+            return;
+        }
+        let table = self.permits.borrow();
+        let queue = mailer::mail::QueueId(q as u16);
+        let mut held = vec![0; self.scenario.manners.len()];
+        for account in self.books.queues[q].accounts.values() {
+            for site in &account.permits {
+                held[site.index()] += 1;
+            }
+        }
+        for (number, held) in held.into_iter().enumerate() {
+            let site = SiteId(number as u32);
+            assert_eq!(
+                table.sessions_held_by(site, queue),
+                held,
+                "sessions of queue {q} with {site:?}"
+            );
+            let all = table.sessions_held(site);
+            assert!(all <= table.site_window(site), "window of {site:?}");
+            assert!(self.open_sessions[number] <= all, "sessions without permit");
+        }
+    }
+
+    /// No worker is ready, and none could be spawned, while mail waits that it could carry.
+    fn check_nobody_idles(&self, q: usize, snapshot: &Snapshot) {
+        let dispatcher = &self.queues[q].dispatcher;
+        let eligible = |view: &SiteView| {
+            view.waiting > 0
+                && matches!(view.gate, GateView::Open | GateView::Probe)
+                && self.could_open(q, view.site)
+        };
+        if snapshot.ready > 0 || self.could_spawn(q, snapshot) {
+            let idles = dispatcher.sites().find(eligible);
+            assert_eq!(
+                idles, None,
+                "mail waits in queue {q}, and workers: {snapshot:?}"
+            );
+        }
+        for account in self.books.queues[q].accounts.values() {
+            let [site] = account.permits[..] else {
+                continue;
+            };
+            if account.runs.is_empty() && !account.retired {
+                let view = dispatcher.site(site).expect("a session has a site");
+                let feeds = matches!(view.gate, GateView::Open | GateView::Narrow);
+                assert!(view.waiting == 0 || !feeds, "{view:?} has a ready worker");
+            }
+        }
+    }
+
+    fn could_open(&self, q: usize, site: SiteId) -> bool {
+        let queue = mailer::mail::QueueId(q as u16);
+        !self.books.promised.contains(&(q, Some(site)))
+            && self.permits.borrow().would_take_session(site, queue)
+    }
+
+    fn could_spawn(&self, q: usize, snapshot: &Snapshot) -> bool {
+        let queue = mailer::mail::QueueId(q as u16);
+        let held_back = self.books.queues[q].no_spawn_until;
+        !self.queues[q].stopped
+            && snapshot.workers < self.queues[q].max as usize
+            && held_back.is_none_or(|until| until <= self.now)
+            && !self.books.promised.contains(&(q, None))
+            && self.permits.borrow().would_take_worker(queue)
+    }
+
+    /// What a worker tried last itself goes to another one, where one could take it.
+    pub fn check_assignment(&self, q: usize, worker: WorkerId, site: SiteId, run: &[Envelope]) {
+        if !run.iter().any(|envelope| envelope.was_tried_by(worker)) {
+            return;
+        }
+        let dispatcher = &self.queues[q].dispatcher;
+        let snapshot = dispatcher.snapshot();
+        let gate = dispatcher.site(site).map(|view| view.gate);
+        let open = matches!(gate, Some(GateView::Open)) && self.could_open(q, site);
+        let another = snapshot.ready > 0 || self.could_spawn(q, &snapshot);
+        assert!(
+            !(open && another),
+            "{worker:?} tries again what it tried itself: {snapshot:?}"
+        );
+    }
+
+    /// The dispatcher holds exactly the envelopes it should, each once.
+    fn census(&self, q: usize) {
+        let mut seen = HashSet::new();
+        for (_, _, envelope) in self.queues[q].dispatcher.envelopes() {
+            let number = envelope.recipient.index();
+            assert!(seen.insert(number), "envelope {number} is held twice");
+            assert_eq!(self.books.places[number], Place::Queue(q));
+        }
+        assert_eq!(seen.len(), self.books.queues[q].held);
+    }
+
+    /// When nothing is left to happen, everything is settled and everything was given back.
+    pub fn check_end(&self) {
+        for (number, place) in self.books.places.iter().enumerate() {
+            assert_eq!(*place, Place::Settled, "envelope {number} was forgotten");
+        }
+        for (q, queue) in self.queues.iter().enumerate() {
+            self.census(q);
+            assert!(queue.dispatcher.is_drained(), "queue {q} is not drained");
+            assert!(queue.workers.is_empty(), "queue {q} left threads behind");
+        }
+        let table = self.permits.borrow();
+        assert_eq!(table.workers_held(), 0);
+        for site in 0..self.scenario.manners.len() as u32 {
+            assert_eq!(table.sessions_held(SiteId(site)), 0);
+        }
+    }
+}

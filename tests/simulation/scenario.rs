@@ -1,0 +1,242 @@
+//! What a simulated world consists of: queues, sites with their manners, destinations, messages and when they come.
+
+use std::time::Duration;
+
+/// How a site treats those who connect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// Takes everything.
+    Good,
+    /// Accepts connections and never answers.
+    Silent,
+    /// Refuses connections until this many seconds have passed.
+    DownUntil(u64),
+    /// Each connection fails, and each transaction is lost, with this percentage.
+    Flaky(u8),
+    /// Defers each recipient's first attempts.
+    Greylist,
+    /// Loses the connection after the final dot with this percentage.
+    DropsAfterDot(u8),
+    /// Defers messages for their rate with this percentage.
+    RateLimits(u8),
+    /// Ends the session after this many messages.
+    EndsSessionAfter(u32),
+}
+
+/// What the resolver says of a destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Naming {
+    /// It is served by a site, after so many failed look-ups.
+    Site { site: u32, failures: u32 },
+    /// It does not exist.
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+pub struct Destination {
+    pub naming: Naming,
+    /// The queue the router posts to.
+    pub queue: u16,
+    /// The queue that the MX hosts' names belong to.
+    pub moves_to: Option<u16>,
+    /// Life of an answer of the resolver, in seconds.
+    pub life: u64,
+}
+
+/// One call of the router: a run of recipients of one message to one destination.
+#[derive(Clone, Debug)]
+pub struct Post {
+    pub at: Duration,
+    pub destination: u32,
+    pub message: u32,
+    pub recipients: std::ops::Range<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    pub queue_maxima: Vec<u32>,
+    pub workers_max: u32,
+    pub window: u32,
+    /// Windows of single sites.
+    pub windows: Vec<(u32, u32)>,
+    pub manners: Vec<Manner>,
+    pub destinations: Vec<Destination>,
+    pub posts: Vec<Post>,
+    pub envelopes: u32,
+    pub run_max: usize,
+    pub quantum: usize,
+    pub retry_min: Duration,
+    pub run_for: Duration,
+    pub expire: Option<Duration>,
+    pub stop: Option<Duration>,
+    /// Longest time an event spends in an inbox, in milliseconds.
+    pub inbox_ms: u64,
+    /// Of a thousand assignments, how many end with the thread.
+    pub deaths: u32,
+    /// Checks that take time proportional to the world are made every so many events.
+    pub census_every: u64,
+}
+
+impl Scenario {
+    /// A world of up to a few dozen sites, everything that can happen in it.
+    pub fn small(seed: u64) -> Scenario {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let queues = rng.u16(1..5);
+        let sites = if rng.u8(0..20) == 0 {
+            rng.u32(12..40)
+        } else {
+            rng.u32(1..9)
+        };
+        let manners: Vec<_> = (0..sites).map(|_| manner(&mut rng)).collect();
+        let destinations: Vec<_> = (0..sites + rng.u32(0..6))
+            .map(|_| destination(&mut rng, sites, queues))
+            .collect();
+        let (posts, envelopes) = posts(&mut rng, destinations.len() as u32);
+        let maxima = (0..queues).map(|_| rng.u32(1..9)).collect();
+        let windows = (0..rng.u32(0..3))
+            .map(|_| (rng.u32(0..sites), rng.u32(1..8)))
+            .collect();
+        Scenario {
+            seed,
+            queue_maxima: maxima,
+            workers_max: rng.u32(1..13),
+            window: rng.u32(1..5),
+            windows,
+            manners,
+            destinations,
+            posts,
+            envelopes,
+            run_max: rng.usize(1..9),
+            quantum: rng.usize(1..12),
+            retry_min: Duration::from_secs(rng.u64(1..120)),
+            run_for: Duration::from_secs(rng.u64(60..7200)),
+            expire: (rng.u8(0..5) == 0).then(|| Duration::from_secs(rng.u64(30..7200))),
+            stop: (rng.u8(0..6) == 0).then(|| Duration::from_millis(rng.u64(0..60_000))),
+            inbox_ms: if rng.bool() { 0 } else { rng.u64(1..80) },
+            deaths: if rng.u8(0..4) == 0 { 40 } else { 0 },
+            census_every: 64,
+        }
+    }
+
+    /// Many sites, most of them with little mail, all well-behaved but one in a hundred.
+    pub fn large(sites: u32, envelopes: u32) -> Scenario {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let manners = (0..sites)
+            .map(|site| match site % 100 {
+                7 => Manner::Silent,
+                8 => Manner::Greylist,
+                _ => Manner::Good,
+            })
+            .collect();
+        let destination = |site| Destination {
+            naming: Naming::Site { site, failures: 0 },
+            queue: u16::from(site % 50 == 0),
+            moves_to: None,
+            life: 86_400,
+        };
+        let posts = (0..envelopes)
+            .map(|n| Post {
+                at: Duration::from_micros(u64::from(n) * 20),
+                // A long tail: half of the mail goes to a hundredth of the destinations.
+                destination: if rng.bool() {
+                    rng.u32(0..sites / 100)
+                } else {
+                    rng.u32(0..sites)
+                },
+                message: n,
+                recipients: n..n + 1,
+            })
+            .collect();
+        Scenario {
+            seed: 1,
+            queue_maxima: vec![300, 50],
+            workers_max: 320,
+            window: 20,
+            windows: Vec::new(),
+            manners,
+            destinations: (0..sites).map(destination).collect(),
+            posts,
+            envelopes,
+            run_max: 64,
+            quantum: 64,
+            retry_min: Duration::from_secs(300),
+            run_for: Duration::from_secs(3600),
+            expire: None,
+            stop: None,
+            inbox_ms: 0,
+            deaths: 0,
+            census_every: 100_000,
+        }
+    }
+}
+
+fn manner(rng: &mut fastrand::Rng) -> Manner {
+    match rng.u8(0..16) {
+        0 => Manner::Silent,
+        1 => Manner::DownUntil(rng.u64(5..3000)),
+        2 => Manner::Flaky(rng.u8(5..60)),
+        3 => Manner::Greylist,
+        4 => Manner::DropsAfterDot(rng.u8(5..40)),
+        5 => Manner::RateLimits(rng.u8(5..40)),
+        6 => Manner::EndsSessionAfter(rng.u32(1..4)),
+        _ => Manner::Good,
+    }
+}
+
+fn destination(rng: &mut fastrand::Rng, sites: u32, queues: u16) -> Destination {
+    let naming = if rng.u8(0..15) == 0 {
+        Naming::Refused
+    } else {
+        Naming::Site {
+            site: rng.u32(0..sites),
+            failures: if rng.u8(0..6) == 0 { rng.u32(1..5) } else { 0 },
+        }
+    };
+    let queue = if rng.bool() { 0 } else { rng.u16(0..queues) };
+    let moves = queue == 0 && queues > 1 && rng.u8(0..6) == 0;
+    Destination {
+        naming,
+        queue,
+        moves_to: moves.then(|| rng.u16(1..queues)),
+        life: if rng.u8(0..4) == 0 {
+            rng.u64(0..60)
+        } else {
+            86_400
+        },
+    }
+}
+
+/// Messages with one recipient or several, in bursts or one by one.
+fn posts(rng: &mut fastrand::Rng, destinations: u32) -> (Vec<Post>, u32) {
+    let mut posts = Vec::new();
+    let mut recipient = 0;
+    let mut at = Duration::ZERO;
+    let gap_ms = [0, 0, 5, 400][rng.usize(0..4)];
+    let popular = rng.u32(0..destinations);
+    for message in 0..rng.u32(3..50) {
+        at += Duration::from_millis(if gap_ms == 0 { 0 } else { rng.u64(0..gap_ms) });
+        let clones = if rng.u8(0..4) == 0 { rng.u32(2..4) } else { 1 };
+        let mut met = Vec::new();
+        for _ in 0..clones {
+            let destination = if rng.bool() {
+                popular
+            } else {
+                rng.u32(0..destinations)
+            };
+            if met.contains(&destination) {
+                continue;
+            }
+            met.push(destination);
+            let count = if rng.u8(0..5) == 0 { rng.u32(2..6) } else { 1 };
+            posts.push(Post {
+                at,
+                destination,
+                message,
+                recipients: recipient..recipient + count,
+            });
+            recipient += count;
+        }
+    }
+    (posts, recipient)
+}

@@ -1,0 +1,372 @@
+//! Fake workers: they take assignments from a channel, open sessions, and meet whatever their site's manner is.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use mailer::mail::{DestinationId, Envelope, Scope, SiteId, Stage, Status, WorkerId};
+use mailer::queue::{Event, Outcome};
+use mailer::retry::{Class, Deferral};
+
+use crate::scenario::Manner;
+use crate::world::{Happening, World, verdict};
+
+/// What lies in a worker's channel.
+pub enum Item {
+    Job(Job),
+    Retire,
+}
+
+/// One assignment.
+#[derive(Clone)]
+pub struct Job {
+    pub destination: DestinationId,
+    pub site: SiteId,
+    pub envelopes: Vec<Envelope>,
+}
+
+#[derive(Default)]
+pub struct FakeWorker {
+    channel: VecDeque<Item>,
+    session: Option<SiteId>,
+    /// Messages accepted on the session.
+    accepted: u32,
+    doing: Doing,
+}
+
+/// Where a worker is in its work.
+#[derive(Default)]
+enum Doing {
+    /// It waits on its channel.
+    #[default]
+    Nothing,
+    /// It will look into its channel.
+    Waking,
+    /// It connects.
+    Connecting(Job, bool),
+    /// It sends all bodies but the last.
+    Sending(Job),
+    /// It sends the last body.
+    SendingLast(Job),
+    /// It closes its session and ends.
+    Ending,
+    /// Its thread has ended; the queue does not know yet.
+    Dead,
+}
+
+impl World {
+    /// The queue puts something into the worker's channel.
+    pub fn hand_to(&mut self, q: usize, id: WorkerId, item: Item) {
+        let worker = self.worker(q, id);
+        worker.channel.push_back(item);
+        if matches!(worker.doing, Doing::Nothing) {
+            worker.doing = Doing::Waking;
+            self.step_in(q, id, 0, 1);
+        }
+    }
+
+    /// The queue takes back what lies in the channel of a worker that works on something else.
+    pub fn recall(&mut self, q: usize, id: WorkerId) {
+        self.tally.recalled += 1;
+        let worker = self.worker(q, id);
+        let dead = matches!(worker.doing, Doing::Dead);
+        let envelopes = match worker.channel.pop_back() {
+            Some(Item::Job(job)) if !dead => job.envelopes,
+            Some(other) => {
+                worker.channel.push_back(other);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        self.books.worker_returns(q, id, &envelopes);
+        self.send(
+            q,
+            Event::Recalled {
+                worker: id,
+                envelopes,
+            },
+        );
+    }
+
+    fn worker(&mut self, q: usize, id: WorkerId) -> &mut FakeWorker {
+        let worker = self.queues[q].workers.get_mut(&id);
+        worker.unwrap_or_else(|| panic!("{id:?} has no thread"))
+    }
+
+    fn step_in(&mut self, q: usize, id: WorkerId, from_ms: u64, to_ms: u64) {
+        let at = self.now + Duration::from_millis(self.rng.u64(from_ms..=to_ms));
+        self.at(at, Happening::Step(q, id));
+    }
+
+    fn manner(&self, site: SiteId) -> Manner {
+        self.scenario.manners[site.index()]
+    }
+
+    fn chance(&mut self, percent: u8) -> bool {
+        self.rng.u8(0..100) < percent
+    }
+
+    /// The worker goes on.
+    pub fn step(&mut self, q: usize, id: WorkerId) {
+        match std::mem::take(&mut self.worker(q, id).doing) {
+            Doing::Nothing | Doing::Waking => self.look_into_channel(q, id),
+            Doing::Connecting(job, true) => self.connected(q, id, job),
+            Doing::Connecting(job, false) => self.host_failed(q, id, job, Stage::Connect),
+            Doing::Sending(job) => {
+                self.send(
+                    q,
+                    Event::Ready {
+                        worker: id,
+                        ahead: true,
+                    },
+                );
+                self.worker(q, id).doing = Doing::SendingLast(job);
+                self.step_in(q, id, 1, 80);
+            }
+            Doing::SendingLast(job) => self.finish(q, id, job),
+            Doing::Ending => self.end(q, id),
+            Doing::Dead => unreachable!("the dead take no steps"),
+        }
+    }
+
+    fn look_into_channel(&mut self, q: usize, id: WorkerId) {
+        match self.worker(q, id).channel.pop_front() {
+            None => {}
+            Some(Item::Retire) => {
+                self.worker(q, id).doing = Doing::Ending;
+                self.step_in(q, id, 0, 30);
+            }
+            Some(Item::Job(job)) => self.begin(q, id, job),
+        }
+    }
+
+    fn begin(&mut self, q: usize, id: WorkerId, job: Job) {
+        if self.stop_sent {
+            let envelopes = job.envelopes.clone();
+            return self.report(q, id, job, Vec::new(), envelopes, false);
+        }
+        if self.rng.u32(0..1000) < self.scenario.deaths {
+            return self.die(q, id, job);
+        }
+        if self.worker(q, id).session == Some(job.site) {
+            self.worker(q, id).doing = Doing::Sending(job);
+            return self.step_in(q, id, 0, 40);
+        }
+        self.close_session(q, id, true);
+        let (works, from, to) = match self.manner(job.site) {
+            Manner::Silent => (false, 30_000, 300_000),
+            Manner::DownUntil(secs) => {
+                let up = self.now >= self.start + Duration::from_secs(secs);
+                (up, 1, 2000)
+            }
+            Manner::Flaky(percent) => (!self.chance(percent), 1, 2000),
+            _ => (true, 1, 100),
+        };
+        self.worker(q, id).doing = Doing::Connecting(job, works);
+        self.step_in(q, id, from, to);
+    }
+
+    fn connected(&mut self, q: usize, id: WorkerId, job: Job) {
+        let open = &mut self.open_sessions[job.site.index()];
+        *open += 1;
+        let (open, window) = (*open, self.permits.borrow().site_window(job.site));
+        assert!(open <= window, "{open} sessions with {:?}", job.site);
+        let worker = self.worker(q, id);
+        worker.session = Some(job.site);
+        worker.accepted = 0;
+        worker.doing = Doing::Sending(job);
+        self.step_in(q, id, 1, 60);
+    }
+
+    fn close_session(&mut self, q: usize, id: WorkerId, says_so: bool) {
+        if let Some(site) = self.worker(q, id).session.take() {
+            self.open_sessions[site.index()] -= 1;
+            // A worker that reports right afterwards need not say it twice.
+            if says_so && self.rng.u8(0..4) > 0 {
+                self.send(q, Event::Closed { worker: id, site });
+            }
+        }
+    }
+
+    fn host_failed(&mut self, q: usize, id: WorkerId, job: Job, stage: Stage) {
+        let first = job.envelopes[0].message;
+        let tried = |e: &&Envelope| e.message == first;
+        let count = job.envelopes.iter().take_while(tried).count();
+        let (tried, returned) = job.envelopes.split_at(count);
+        let host = |e: &Envelope| (*e, Deferral::new(Class::Host));
+        let (deferred, returned) = (tried.iter().map(host).collect(), returned.to_vec());
+        self.close_session(q, id, false);
+        let _ = stage;
+        self.report(q, id, job, deferred, returned, true);
+    }
+
+    /// The run ends: each message of it meets the site's manner.
+    fn finish(&mut self, q: usize, id: WorkerId, job: Job) {
+        let manner = self.manner(job.site);
+        let (mut deferred, mut returned) = (Vec::new(), Vec::new());
+        let mut failed = false;
+        let groups = job.envelopes.chunk_by(|a, b| a.message == b.message);
+        for group in groups {
+            if failed || self.worker(q, id).session.is_none() {
+                returned.extend_from_slice(group);
+                continue;
+            }
+            let class = self.meet(q, id, manner, group);
+            match class {
+                None => self.worker(q, id).accepted += 1,
+                Some(Class::Host | Class::InDoubt) => {
+                    failed = true;
+                    self.close_session(q, id, false);
+                }
+                Some(Class::Session) => self.close_session(q, id, false),
+                Some(_) => {}
+            }
+            if let Some(class) = class {
+                let hint =
+                    (self.rng.u8(0..4) == 0).then(|| Duration::from_secs(self.rng.u64(0..99)));
+                let deferral = Deferral {
+                    class,
+                    not_before: hint,
+                };
+                deferred.extend(group.iter().map(|e| (*e, deferral)));
+            }
+        }
+        // Now and then a session ends politely with the run.
+        if self.rng.u8(0..20) == 0 {
+            self.close_session(q, id, false);
+        }
+        self.report(q, id, job, deferred, returned, failed);
+    }
+
+    /// What becomes of one message: `None` if it is taken.
+    fn meet(
+        &mut self,
+        q: usize,
+        id: WorkerId,
+        manner: Manner,
+        group: &[Envelope],
+    ) -> Option<Class> {
+        let first = group[0].recipient.index();
+        self.attempts[first] = self.attempts[first].saturating_add(1);
+        match manner {
+            Manner::Flaky(percent) if self.chance(percent / 2) => Some(Class::Host),
+            Manner::Greylist if self.attempts[first] <= 1 + (first % 2) as u8 => {
+                Some(Class::Recipient)
+            }
+            Manner::DropsAfterDot(percent) if self.chance(percent) => Some(Class::InDoubt),
+            Manner::RateLimits(percent) if self.chance(percent) => Some(if self.rng.bool() {
+                Class::Rate
+            } else {
+                Class::Message
+            }),
+            Manner::EndsSessionAfter(most) if self.worker(q, id).accepted >= most => {
+                Some(Class::Session)
+            }
+            _ => None,
+        }
+    }
+
+    fn report(
+        &mut self,
+        q: usize,
+        id: WorkerId,
+        job: Job,
+        deferred: Vec<(Envelope, Deferral)>,
+        returned: Vec<Envelope>,
+        failed: bool,
+    ) {
+        let back: Vec<_> = deferred
+            .iter()
+            .map(|(envelope, _)| *envelope)
+            .chain(returned.iter().copied())
+            .collect();
+        let settled = job.envelopes.len() - back.len();
+        self.tally.delivered += settled as u64;
+        self.tally.retried += deferred.len() as u64;
+        self.books.worker_returns(q, id, &back);
+        self.books.worker_settles(q, id, &job.envelopes);
+        let host = verdict(Status::Deferred, Scope::Host, Stage::Connect);
+        let outcome = Outcome {
+            deferred,
+            settled: settled as u32,
+            returned,
+            host_failed: failed.then_some(host),
+            session: self.worker(q, id).session,
+        };
+        self.send(
+            q,
+            Event::Finished {
+                worker: id,
+                outcome,
+            },
+        );
+        let worker = self.worker(q, id);
+        if worker.channel.is_empty() {
+            worker.doing = Doing::Nothing;
+            self.maybe_lose_session(q, id);
+        } else {
+            worker.doing = Doing::Waking;
+            self.step_in(q, id, 0, 1);
+        }
+    }
+
+    /// Sometimes the peer closes a session that waits.
+    fn maybe_lose_session(&mut self, q: usize, id: WorkerId) {
+        if self.rng.u8(0..30) == 0
+            && let Some(site) = self.worker(q, id).session.take()
+        {
+            self.open_sessions[site.index()] -= 1;
+            self.send(q, Event::Closed { worker: id, site });
+        }
+    }
+
+    /// The thread dies before it has touched its work.
+    fn die(&mut self, q: usize, id: WorkerId, job: Job) {
+        self.tally.deaths += 1;
+        self.books.worker_returns(q, id, &job.envelopes);
+        self.close_session(q, id, false);
+        self.worker(q, id).doing = Doing::Dead;
+        let returned = vec![(job.destination, job.envelopes)];
+        self.send(
+            q,
+            Event::Gone {
+                worker: id,
+                returned,
+            },
+        );
+    }
+
+    /// The queue learns that a thread has ended: what lies in its channel was given to nobody.
+    pub fn bury(
+        &mut self,
+        q: usize,
+        id: WorkerId,
+        returned: &mut Vec<(DestinationId, Vec<Envelope>)>,
+    ) {
+        let worker = self.queues[q].workers.remove(&id);
+        for item in worker.expect("it dies once").channel {
+            if let Item::Job(job) = item {
+                self.books.worker_returns(q, id, &job.envelopes);
+                returned.push((job.destination, job.envelopes));
+            }
+        }
+        if self.is_small() {
+            self.books.ended(q, id);
+        }
+    }
+
+    fn end(&mut self, q: usize, id: WorkerId) {
+        assert!(
+            self.worker(q, id).channel.is_empty(),
+            "work was given to a worker that was told to end"
+        );
+        self.close_session(q, id, true);
+        self.worker(q, id).doing = Doing::Dead;
+        self.send(
+            q,
+            Event::Gone {
+                worker: id,
+                returned: Vec::new(),
+            },
+        );
+    }
+}
