@@ -13,6 +13,7 @@
 
 pub mod batch;
 pub mod cli;
+pub mod dns;
 pub mod engine;
 pub mod ledger;
 pub mod mail;
@@ -23,4 +24,5 @@ pub mod queue;
 pub mod report;
 pub mod retry;
 pub mod route;
+pub mod sink;
 pub mod smtp;
