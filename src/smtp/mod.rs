@@ -6,7 +6,13 @@
 //!
 //! INVARIANTS: commands written minus replies read is the length of one FIFO ([`pipeline`]); no body leaves without a
 //! 354 and an accepted recipient; at most one transaction of a session is ever in doubt.
-
+mod session;
+pub use capabilities::Capabilities;
+pub use conversation::{Conversation, Next, Settings};
+pub use meaning::Lost;
+pub use pipeline::Pipelining;
+pub use reply::{Garbled, Progress, Reply, ReplyParser};
+pub use transaction::{Mail, RecipientEnd, TransactionEnd};
 pub mod capabilities;
 pub mod command;
 pub mod conversation;
@@ -14,12 +20,5 @@ pub mod dot;
 pub mod meaning;
 pub mod pipeline;
 pub mod reply;
-mod session;
+pub mod server;
 pub mod transaction;
-
-pub use capabilities::Capabilities;
-pub use conversation::{Conversation, Next, Settings};
-pub use meaning::Lost;
-pub use pipeline::Pipelining;
-pub use reply::{Garbled, Progress, Reply, ReplyParser};
-pub use transaction::{Mail, RecipientEnd, TransactionEnd};

@@ -1,0 +1,362 @@
+//! The server side of SMTP (RFC 5321) without I/O: bytes in, replies out, decisions asked of a [`Handler`].
+//!
+//! The driver calls [`Session::open`] once, then [`Session::receive`] with whatever bytes it has, as often as they come. Every
+//! complete command in the input is processed and all replies are collected, so that a pipelining client sees one flight.
+//! What the session did not use (part of a command line) the driver offers again, with more. [`Next`] says how to go on;
+//! before it obeys, the driver sends what is in `out`.
+//!
+//! INVARIANTS: a recipient is in the transaction only if its RCPT was accepted, and [`Handler::dot`] is called only after a
+//! 354; what the handler is told does not depend on how the input was cut (but for rules about what travels together). Content
+//! ends at CRLF.CRLF only. Bytes of a client never panic; a line is kept up to [`LINE_BYTES_KEPT`], recipients and content
+//! up to the settings' limits.
+//!
+//! Violations of the protocol are reported to the handler and otherwise answered as usual; only bare newlines can be made to
+//! refuse a message. No STARTTLS, AUTH or CHUNKING yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+mod command;
+mod content;
+mod obey;
+mod policy;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod violation;
+
+pub use policy::{Answer, Decision, Handler, Reply, ServerSettings, Transaction};
+pub use violation::Violation;
+
+use command::Command;
+use content::Content;
+
+/// Longest command line that is looked at; of longer ones the rest is thrown away and they are refused.
+pub const LINE_BYTES_KEPT: usize = 4096;
+
+/// How the driver goes on, once it has sent the output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Read more from the client.
+    Read,
+    /// Wait so long, then call [`Session::receive`] with the unused input, even if that is empty.
+    Pause(Duration),
+    /// Close the connection, letting the client read what was sent.
+    Close,
+    /// Close the connection at once.
+    Drop,
+}
+
+/// What [`Session::receive`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// How many bytes of the input are done with.
+    pub used: usize,
+    /// How to go on.
+    pub next: Next,
+}
+
+/// What the next byte of input belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// A command line.
+    Command,
+    /// The rest of a command line that is too long.
+    OverlongCommand,
+    /// The content of a message; true once the handler was asked about its first bytes.
+    Content(bool),
+    /// Nothing: no reply is ever sent again.
+    Deaf,
+}
+
+/// One connection's conversation.
+pub struct Session {
+    settings: Arc<ServerSettings>,
+    phase: Phase,
+    /// EHLO or HELO was accepted.
+    introduced: bool,
+    /// It was EHLO.
+    extended: bool,
+    /// The greeting was a refusal: nothing but QUIT is of use (RFC 5321 3.1).
+    turned_away: bool,
+    /// MAIL was accepted: `transaction` means something.
+    in_transaction: bool,
+    /// MAIL was tried since the last reset; what follows it in the same group may be refused without being wrong.
+    mail_tried: bool,
+    /// RCPT was tried in this transaction.
+    rcpt_tried: bool,
+    transaction: Transaction,
+    content: Content,
+    errors: u32,
+    /// A reply that waits for a pause to end, and how to go on after it.
+    held: Option<(Vec<u8>, Option<Next>)>,
+    /// Set by whatever ends the processing of input.
+    next: Option<Next>,
+}
+
+impl Session {
+    /// A session before its greeting.
+    pub fn new(settings: Arc<ServerSettings>) -> Session {
+        Session {
+            settings,
+            phase: Phase::Command,
+            introduced: false,
+            extended: false,
+            turned_away: false,
+            in_transaction: false,
+            mail_tried: false,
+            rcpt_tried: false,
+            transaction: Transaction::default(),
+            content: Content::new(),
+            errors: 0,
+            held: None,
+            next: None,
+        }
+    }
+
+    /// The greeting. `early` says that the client has spoken already.
+    pub fn open(&mut self, early: bool, out: &mut Vec<u8>, handler: &mut impl Handler) -> Next {
+        if early {
+            handler.violation(Violation::EarlyTalker);
+        }
+        let greeting = format!("{} ESMTP", self.settings.name);
+        let decision = handler.greeting();
+        self.turned_away = !self.settle(decision, 220, &greeting, out);
+        self.next.take().unwrap_or(Next::Read)
+    }
+
+    /// Processes input. Also to be called, with what is left of it, when a pause is over.
+    pub fn receive(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        handler: &mut impl Handler,
+    ) -> Progress {
+        if let Some((reply, next)) = self.held.take() {
+            out.extend_from_slice(&reply);
+            self.next = next;
+        }
+        let mut used = 0;
+        while self.next.is_none() && used < input.len() {
+            let rest = &input[used..];
+            let step = match self.phase {
+                Phase::Command => self.command_line(rest, out, handler),
+                Phase::OverlongCommand => self.overlong_line(rest, out, handler),
+                Phase::Content(asked) => self.take_content(asked, rest, out, handler),
+                Phase::Deaf => rest.len(),
+            };
+            if step == 0 {
+                break;
+            }
+            used += step;
+        }
+        let next = self.next.take().unwrap_or(Next::Read);
+        Progress { used, next }
+    }
+
+    /// The client has closed the connection, or it is closed for another reason.
+    pub fn close(&mut self, handler: &mut impl Handler) {
+        self.reset(handler);
+    }
+
+    /// True while content is being received: the driver need not hurry to send anything.
+    pub fn is_in_content(&self) -> bool {
+        matches!(self.phase, Phase::Content(_))
+    }
+
+    // ---- Lines -------------------------------------------------------------------------------------------------------
+
+    /// Processes one command line; returns its length, 0 if it is not complete.
+    fn command_line(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        handler: &mut impl Handler,
+    ) -> usize {
+        let Some(end) = memchr::memchr(b'\n', input) else {
+            if input.len() < LINE_BYTES_KEPT + 2 {
+                return 0;
+            }
+            self.phase = Phase::OverlongCommand;
+            return input.len();
+        };
+        let line = match input[..end].strip_suffix(b"\r") {
+            Some(line) => line,
+            None => {
+                handler.violation(Violation::BareLf);
+                &input[..end]
+            }
+        };
+        if line.contains(&b'\r') {
+            handler.violation(Violation::BareCr);
+        }
+        let is_last = end + 1 == input.len();
+        if line.len() > LINE_BYTES_KEPT {
+            self.refuse_overlong(out, handler);
+        } else {
+            match command::parse(line) {
+                Ok(command) => {
+                    self.check_line(&command, line.len() + 2, is_last, handler);
+                    self.obey(command, out, handler);
+                }
+                Err(refusal) => {
+                    handler.violation(Violation::BadSyntax);
+                    self.error(refusal.code, refusal.text, out);
+                }
+            }
+        }
+        end + 1
+    }
+
+    /// Throws away the rest of a line that is too long, then refuses it.
+    fn overlong_line(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        handler: &mut impl Handler,
+    ) -> usize {
+        match memchr::memchr(b'\n', input) {
+            None => input.len(),
+            Some(end) => {
+                self.phase = Phase::Command;
+                self.refuse_overlong(out, handler);
+                end + 1
+            }
+        }
+    }
+
+    fn refuse_overlong(&mut self, out: &mut Vec<u8>, handler: &mut impl Handler) {
+        handler.violation(Violation::LongCommand);
+        // RFC 5321 4.5.3.1.10 names 500 for lines that are too long.
+        self.error(500, "5.5.2 Line too long", out);
+    }
+
+    /// Rules about a line's length and what travels with it.
+    fn check_line(
+        &self,
+        command: &Command<'_>,
+        bytes: usize,
+        is_last: bool,
+        handler: &mut impl Handler,
+    ) {
+        // RFC 5321 4.5.3.1.4, and the additions of RFC 1870 3, RFC 6152 3, RFC 6531 3.4 and RFC 3461 4.
+        let bytes_max = match command {
+            Command::Mail(..) => 512 + 26 + 17 + 10 + if self.settings.dsn { 500 } else { 0 },
+            Command::Rcpt(..) => 512 + 10 + if self.settings.dsn { 500 } else { 0 },
+            _ => 512,
+        };
+        if bytes > bytes_max {
+            handler.violation(Violation::LongCommand);
+        }
+        if is_last {
+            return;
+        }
+        match command {
+            Command::Data => handler.violation(Violation::ContentBefore354),
+            Command::Quit => handler.violation(Violation::DataAfterQuit),
+            _ if !self.offers_pipelining() => handler.violation(Violation::PipeliningNotOffered),
+            Command::Ehlo(_) | Command::Helo(_) | Command::Vrfy | Command::Noop => {
+                handler.violation(Violation::NotLastInGroup);
+            }
+            _ => {}
+        }
+    }
+
+    fn offers_pipelining(&self) -> bool {
+        self.extended && self.settings.pipelining
+    }
+
+    // ---- Content -----------------------------------------------------------------------------------------------------
+
+    fn take_content(
+        &mut self,
+        asked: bool,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        handler: &mut impl Handler,
+    ) -> usize {
+        if !asked {
+            self.phase = Phase::Content(true);
+            let decision = handler.body(&self.transaction);
+            if decision.answer != Answer::Accept {
+                // The reply comes while the client still sends: no sequence could be kept after it.
+                self.settle(decision, 354, "", out);
+                self.end_with(Next::Close);
+                return input.len();
+            }
+            if !decision.delay.is_zero() {
+                self.held = Some((Vec::new(), None));
+                self.next = Some(Next::Pause(decision.delay));
+                return 0;
+            }
+        }
+        let within = self.settings.content_bytes_max;
+        let mut seen = self.content.bytes();
+        let end = self.content.feed(input, |slice| {
+            seen += slice.len() as u64;
+            if seen <= within {
+                handler.content(slice);
+            }
+        });
+        let Some(used) = end else {
+            return input.len();
+        };
+        self.phase = Phase::Command;
+        if used < input.len() && !self.offers_pipelining() {
+            handler.violation(Violation::PipeliningNotOffered);
+        }
+        self.end_of_content(out, handler);
+        used
+    }
+
+    fn end_of_content(&mut self, out: &mut Vec<u8>, handler: &mut impl Handler) {
+        self.check_content(handler);
+        let (bytes, flaws) = (self.content.bytes(), self.content.flaws());
+        self.in_transaction = false;
+        self.mail_tried = false;
+        if bytes > self.settings.content_bytes_max {
+            handler.abandoned();
+            self.write(552, "5.3.4 Message too big", out);
+        } else if self.settings.refuse_bare_newlines && (flaws.bare_lf || flaws.bare_cr) {
+            handler.abandoned();
+            self.write(554, "5.6.0 Bare CR or LF in the message", out);
+        } else {
+            let decision = handler.dot(&self.transaction, bytes);
+            self.settle(decision, 250, "2.0.0 OK: taken", out);
+        }
+        self.transaction.recipients.clear();
+    }
+
+    fn check_content(&self, handler: &mut impl Handler) {
+        let flaws = self.content.flaws();
+        let too_big = self
+            .transaction
+            .declared_size
+            .is_some_and(|size| self.content.bytes() > size);
+        for (is_so, violation) in [
+            (flaws.bare_lf, Violation::BareLf),
+            (flaws.bare_cr, Violation::BareCr),
+            (flaws.long_line, Violation::LongLine),
+            (flaws.unstuffed_dot, Violation::UnstuffedDot),
+            (
+                flaws.eight_bit && !self.transaction.eight_bit,
+                Violation::EightBitUndeclared,
+            ),
+            (too_big, Violation::SizeExceedsDeclared),
+        ] {
+            if is_so {
+                handler.violation(violation);
+            }
+        }
+    }
+
+    fn reset(&mut self, handler: &mut impl Handler) {
+        if self.in_transaction || self.is_in_content() {
+            handler.abandoned();
+        }
+        self.in_transaction = false;
+        self.mail_tried = false;
+        self.rcpt_tried = false;
+        self.transaction.recipients.clear();
+    }
+}

@@ -1,0 +1,600 @@
+//! The session as a whole: dialogues, cut anywhere; violations, each red and green; random bytes.
+
+use super::*;
+
+/// Takes what comes; decisions can be scripted by stage.
+#[derive(Default)]
+struct Recorder {
+    messages: Vec<(String, Vec<String>, Vec<u8>)>,
+    content: Vec<u8>,
+    violations: Vec<Violation>,
+    at_rcpt: Vec<(&'static str, Decision)>,
+    at_data: Decision,
+    at_body: Decision,
+    at_dot: Decision,
+    at_greeting: Decision,
+    abandoned: usize,
+}
+
+impl Handler for Recorder {
+    fn greeting(&mut self) -> Decision {
+        self.at_greeting.clone()
+    }
+
+    fn rcpt(&mut self, _: &Transaction, recipient: &str) -> Decision {
+        let scripted = self
+            .at_rcpt
+            .iter()
+            .find(|(name, _)| recipient.starts_with(name));
+        scripted
+            .map(|(_, decision)| decision.clone())
+            .unwrap_or_default()
+    }
+
+    fn data(&mut self, _: &Transaction) -> Decision {
+        self.at_data.clone()
+    }
+
+    fn body(&mut self, _: &Transaction) -> Decision {
+        self.at_body.clone()
+    }
+
+    fn content(&mut self, slice: &[u8]) {
+        self.content.extend_from_slice(slice);
+    }
+
+    fn dot(&mut self, transaction: &Transaction, bytes: u64) -> Decision {
+        assert_eq!(bytes, self.content.len() as u64);
+        assert!(!transaction.recipients.is_empty());
+        let content = std::mem::take(&mut self.content);
+        let recipients = transaction.recipients.clone();
+        self.messages
+            .push((transaction.reverse_path.clone(), recipients, content));
+        self.at_dot.clone()
+    }
+
+    fn abandoned(&mut self) {
+        self.content.clear();
+        self.abandoned += 1;
+    }
+
+    fn violation(&mut self, violation: Violation) {
+        self.violations.push(violation);
+    }
+}
+
+/// How a dialogue went: replies (pauses as `<pause>`) and its end.
+#[derive(PartialEq, Eq, Debug)]
+struct Run {
+    out: String,
+    next: Next,
+}
+
+/// Feeds flights to a session; within a flight the input is cut after every `step` bytes.
+fn run(settings: &ServerSettings, handler: &mut Recorder, flights: &[&[u8]], step: usize) -> Run {
+    let mut session = Session::new(Arc::new(settings.clone()));
+    let mut out = Vec::new();
+    let mut next = session.open(false, &mut out, handler);
+    for flight in flights {
+        let mut pending = Vec::new();
+        for piece in flight.chunks(step) {
+            pending.extend_from_slice(piece);
+            loop {
+                if matches!(next, Next::Close | Next::Drop) {
+                    break;
+                }
+                if let Next::Pause(_) = next {
+                    out.extend_from_slice(b"<pause>\r\n");
+                }
+                let progress = session.receive(&pending, &mut out, handler);
+                pending.drain(..progress.used);
+                next = progress.next;
+                if next == Next::Read {
+                    break;
+                }
+            }
+        }
+    }
+    session.close(handler);
+    let out = String::from_utf8(out).unwrap();
+    Run { out, next }
+}
+
+fn codes(run: &Run) -> Vec<&str> {
+    run.out
+        .lines()
+        .filter(|line| line.as_bytes()[3] != b'-')
+        .map(|line| &line[..3])
+        .collect()
+}
+
+/// A dialogue of several flights with the default settings: codes, violations and messages.
+fn talk(flights: &[&[u8]]) -> (Run, Recorder) {
+    let mut handler = Recorder::default();
+    let run = run(
+        &ServerSettings::default(),
+        &mut handler,
+        flights,
+        usize::MAX,
+    );
+    (run, handler)
+}
+
+const HELLO: &[u8] = b"EHLO client.test\r\n";
+const ENVELOPE: &[u8] = b"MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
+
+#[test]
+fn a_pipelined_dialogue_delivers() {
+    let flights: [&[u8]; 4] = [
+        HELLO,
+        b"MAIL FROM:<a@a.test> SIZE=100\r\nRCPT TO:<b@b.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\n",
+        b"Subject: x\r\n\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<d@d.test>\r\nDATA\r\n",
+        b"second\r\n.\r\nQUIT\r\n",
+    ];
+    let (run, handler) = talk(&flights);
+    assert_eq!(
+        codes(&run),
+        [
+            "220", "250", "250", "250", "250", "354", "250", "250", "250", "354", "250", "221"
+        ]
+    );
+    assert_eq!(run.next, Next::Close);
+    assert_eq!(handler.violations, []);
+    assert_eq!(handler.messages.len(), 2);
+    assert_eq!(handler.messages[0].1, ["b@b.test", "c@b.test"]);
+    assert_eq!(handler.messages[0].2, b"Subject: x\r\n\r\n.dot\r\n");
+    assert_eq!(handler.messages[1].0, "");
+    assert!(
+        run.out
+            .contains("250-PIPELINING\r\n250-SIZE 104857600\r\n250-8BITMIME\r\n"),
+        "{}",
+        run.out
+    );
+    assert!(run.out.contains("\r\n250 2.1.0 OK\r\n"));
+}
+
+#[test]
+fn the_dialogue_is_the_same_wherever_it_is_cut() {
+    let flights: [&[u8]; 5] = [
+        HELLO,
+        b"NOOP\r\n",
+        b"MAIL FROM:<a@a.test>\r\nRCPT TO:<no@b.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\n",
+        b"x\r\n..\r\ny\n.\r\nz\r\n.\r\nRSET\r\nMAIL FROM:<a@a.test>\r\nRCPT TO:<slow@d.test>\r\nDATA\r\n",
+        b".\r\nQUIT\r\n",
+    ];
+    let play = |step: usize| {
+        let slow = Decision {
+            delay: Duration::from_secs(1),
+            ..Decision::reply(250, "2.1.5 at last")
+        };
+        let mut handler = Recorder {
+            at_rcpt: vec![("no", Decision::reply(550, "5.1.1 no")), ("slow", slow)],
+            ..Recorder::default()
+        };
+        let run = run(&ServerSettings::default(), &mut handler, &flights, step);
+        (run, handler.messages, handler.violations)
+    };
+    let whole = play(usize::MAX);
+    assert_eq!(whole.1.len(), 2);
+    assert_eq!(whole.2, [Violation::BareLf]);
+    for step in 1..60 {
+        assert_eq!(play(step), whole, "cut every {step} bytes");
+    }
+}
+
+#[test]
+fn a_delayed_reply_keeps_its_place() {
+    let slow = Decision {
+        delay: Duration::from_millis(1),
+        ..Decision::accept()
+    };
+    let mut handler = Recorder {
+        at_rcpt: vec![("b", slow)],
+        ..Recorder::default()
+    };
+    let run = run(
+        &ServerSettings::default(),
+        &mut handler,
+        &[HELLO, ENVELOPE],
+        usize::MAX,
+    );
+    assert!(
+        run.out
+            .ends_with("250 2.1.0 OK\r\n<pause>\r\n250 2.1.5 OK\r\n354 End with <CRLF>.<CRLF>\r\n")
+    );
+}
+
+#[test]
+fn refusals_of_all_recipients_make_data_fail_without_a_violation() {
+    let mut handler = Recorder {
+        at_rcpt: vec![("b", Decision::reply(450, "4.2.1 later"))],
+        ..Recorder::default()
+    };
+    let run = run(
+        &ServerSettings::default(),
+        &mut handler,
+        &[HELLO, ENVELOPE, b"RSET\r\n"],
+        usize::MAX,
+    );
+    assert_eq!(codes(&run), ["220", "250", "250", "450", "554", "250"]);
+    assert_eq!((handler.violations.len(), handler.abandoned), (0, 1));
+}
+
+#[test]
+fn four_two_one_and_drops_end_the_session_there() {
+    for (decision, next, reply) in [
+        (
+            Decision::reply(421, "4.3.2 closing"),
+            Next::Close,
+            "421 4.3.2 closing\r\n",
+        ),
+        (
+            Decision {
+                close: true,
+                ..Decision::reply(550, "no")
+            },
+            Next::Close,
+            "550 no\r\n",
+        ),
+        (
+            Decision {
+                answer: Answer::Drop,
+                ..Decision::default()
+            },
+            Next::Drop,
+            "250 2.1.0 OK\r\n",
+        ),
+        (
+            Decision {
+                answer: Answer::Silence,
+                ..Decision::default()
+            },
+            Next::Read,
+            "250 2.1.0 OK\r\n",
+        ),
+    ] {
+        let mut handler = Recorder {
+            at_rcpt: vec![("b", decision)],
+            ..Recorder::default()
+        };
+        let run = run(
+            &ServerSettings::default(),
+            &mut handler,
+            &[HELLO, ENVELOPE, b"QUIT\r\n"],
+            usize::MAX,
+        );
+        assert_eq!(run.next, next);
+        assert!(run.out.ends_with(reply), "{}", run.out);
+    }
+}
+
+#[test]
+fn the_dot_can_be_refused_or_left_unanswered() {
+    for (decision, next, reply) in [
+        (
+            Decision::reply(554, "5.7.1 spam"),
+            Next::Read,
+            "554 5.7.1 spam\r\n",
+        ),
+        (
+            Decision {
+                answer: Answer::Drop,
+                ..Decision::default()
+            },
+            Next::Drop,
+            "<CRLF>.<CRLF>\r\n",
+        ),
+    ] {
+        let mut handler = Recorder {
+            at_dot: decision,
+            ..Recorder::default()
+        };
+        let run = run(
+            &ServerSettings::default(),
+            &mut handler,
+            &[HELLO, ENVELOPE, b"x\r\n.\r\n"],
+            usize::MAX,
+        );
+        assert_eq!(
+            (run.next, run.out.ends_with(reply)),
+            (next, true),
+            "{}",
+            run.out
+        );
+    }
+}
+
+#[test]
+fn an_early_reply_to_the_body_ends_the_session() {
+    let mut handler = Recorder {
+        at_body: Decision::reply(552, "5.3.4 enough"),
+        ..Recorder::default()
+    };
+    let run = run(
+        &ServerSettings::default(),
+        &mut handler,
+        &[HELLO, ENVELOPE, b"x\r\n"],
+        usize::MAX,
+    );
+    assert!(run.out.ends_with("552 5.3.4 enough\r\n"));
+    assert_eq!(
+        (run.next, handler.abandoned, handler.messages.len()),
+        (Next::Close, 1, 0)
+    );
+}
+
+#[test]
+fn a_greeting_that_refuses_leaves_nothing_but_quit() {
+    let mut handler = Recorder {
+        at_greeting: Decision::reply(554, "5.7.1 not you"),
+        ..Recorder::default()
+    };
+    let run = run(
+        &ServerSettings::default(),
+        &mut handler,
+        &[HELLO, b"QUIT\r\n"],
+        usize::MAX,
+    );
+    assert_eq!(codes(&run), ["554", "503", "221"]);
+}
+
+#[test]
+fn after_helo_no_extension_is_offered() {
+    let flights: [&[u8]; 5] = [
+        b"EHLO a.test\r\n",
+        b"HELO a.test\r\n",
+        b"MAIL FROM:<a@a.test> SIZE=1\r\n",
+        b"MAIL FROM:<a@a.test>\r\n",
+        b"RCPT TO:<b@b.test>\r\n",
+    ];
+    let settings = ServerSettings {
+        helo_only: true,
+        ..ServerSettings::default()
+    };
+    let mut handler = Recorder::default();
+    let run = run(&settings, &mut handler, &flights, usize::MAX);
+    assert_eq!(codes(&run), ["220", "502", "250", "555", "250", "250"]);
+    assert!(
+        run.out.ends_with("250 OK\r\n250 OK\r\n"),
+        "no enhanced codes: {}",
+        run.out
+    );
+    assert_eq!(handler.violations, [Violation::UnofferedParameter]);
+}
+
+#[test]
+fn limits_hold() {
+    let settings = ServerSettings {
+        content_bytes_max: 10,
+        recipients_max: 1,
+        errors_max: 2,
+        ..ServerSettings::default()
+    };
+    let mut handler = Recorder::default();
+    let flights: [&[u8]; 7] = [
+        HELLO,
+        b"MAIL FROM:<a@a.test> SIZE=11\r\n",
+        b"MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\n",
+        b"12345678\r\n1\r\n.\r\n",
+        b"X\r\n",
+        b"X\r\n",
+        b"X\r\n",
+    ];
+    let run = run(&settings, &mut handler, &flights, usize::MAX);
+    assert_eq!(
+        codes(&run),
+        [
+            "220", "250", "552", "250", "250", "452", "354", "552", "500", "500", "500", "421"
+        ]
+    );
+    assert_eq!(
+        (run.next, handler.messages.len(), handler.abandoned),
+        (Next::Close, 0, 1)
+    );
+    assert!(handler.content.is_empty());
+}
+
+#[test]
+fn bare_newlines_are_refused_when_strict() {
+    let settings = ServerSettings {
+        refuse_bare_newlines: true,
+        ..ServerSettings::default()
+    };
+    for (body, code) in [
+        (&b"a\nb\r\n.\r\n"[..], "554"),
+        (b"a\rb\r\n.\r\n", "554"),
+        (b"a\r\n.\r\n", "250"),
+    ] {
+        let mut handler = Recorder::default();
+        let run = run(
+            &settings,
+            &mut handler,
+            &[HELLO, ENVELOPE, body],
+            usize::MAX,
+        );
+        assert_eq!(codes(&run).last(), Some(&code));
+        assert_eq!(handler.messages.len(), usize::from(code == "250"));
+    }
+}
+
+/// Every violation with a dialogue that commits it and one, nearly the same, that does not.
+#[test]
+fn violations_are_seen_and_only_where_they_are() {
+    let long_line = [&[b'x'; 999][..], b"\r\n.\r\n"].concat();
+    let fitting_line = [&[b'x'; 998][..], b"\r\n.\r\n"].concat();
+    let long_noop = [b"NOOP ", &[b'x'; 506][..], b"\r\n"].concat();
+    let fitting_noop = [b"NOOP ", &[b'x'; 505][..], b"\r\n"].concat();
+    let eight: &[u8] = b"MAIL FROM:<a@a.test> BODY=8BITMIME\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
+    let small: &[u8] = b"MAIL FROM:<a@a.test> SIZE=2\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
+    let table: [(Violation, &[&[u8]], &[&[u8]]); 16] = [
+        (
+            Violation::BareLf,
+            &[HELLO, b"NOOP\n"],
+            &[HELLO, b"NOOP\r\n"],
+        ),
+        (
+            Violation::BareLf,
+            &[HELLO, ENVELOPE, b"a\n\r\n.\r\n"],
+            &[HELLO, ENVELOPE, b"a\r\n.\r\n"],
+        ),
+        (
+            Violation::BareCr,
+            &[HELLO, ENVELOPE, b"a\rb\r\n.\r\n"],
+            &[HELLO, ENVELOPE, b"a\r\nb\r\n.\r\n"],
+        ),
+        (
+            Violation::LongLine,
+            &[HELLO, ENVELOPE, &long_line],
+            &[HELLO, ENVELOPE, &fitting_line],
+        ),
+        (
+            Violation::LongCommand,
+            &[HELLO, &long_noop],
+            &[HELLO, &fitting_noop],
+        ),
+        (
+            Violation::PipeliningNotOffered,
+            &[
+                b"HELO a.test\r\n",
+                b"MAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\n",
+            ],
+            &[
+                b"HELO a.test\r\n",
+                b"MAIL FROM:<>\r\n",
+                b"RCPT TO:<b@b.test>\r\n",
+            ],
+        ),
+        (
+            Violation::NotLastInGroup,
+            &[
+                b"EHLO a.test\r\nMAIL FROM:<>\r\n",
+                b"EHLO a.test\r\nMAIL FROM:<>\r\n",
+            ],
+            &[HELLO, b"MAIL FROM:<>\r\n"],
+        ),
+        (
+            Violation::ContentBefore354,
+            &[HELLO, &[ENVELOPE, b"x\r\n.\r\n"].concat()],
+            &[HELLO, ENVELOPE, b"x\r\n.\r\n"],
+        ),
+        (
+            Violation::DataAfterQuit,
+            &[HELLO, b"QUIT\r\nNOOP\r\n"],
+            &[HELLO, b"RSET\r\nQUIT\r\n"],
+        ),
+        (
+            Violation::OutOfSequence,
+            &[b"MAIL FROM:<>\r\n"],
+            &[HELLO, b"MAIL FROM:<>\r\n"],
+        ),
+        (
+            Violation::OutOfSequence,
+            &[HELLO, b"MAIL FROM:<>\r\nMAIL FROM:<>\r\n"],
+            &[HELLO, b"MAIL FROM:<>\r\nRSET\r\nMAIL FROM:<>\r\n"],
+        ),
+        (
+            Violation::UnknownCommand,
+            &[HELLO, b"WIZ\r\n"],
+            &[HELLO, b"RSET\r\n"],
+        ),
+        (
+            Violation::BadSyntax,
+            &[HELLO, b"MAIL FROM: <a@a.test>\r\n"],
+            &[HELLO, b"MAIL FROM:<a@a.test>\r\n"],
+        ),
+        (
+            Violation::EightBitUndeclared,
+            &[HELLO, ENVELOPE, b"\xc3\xa9\r\n.\r\n"],
+            &[HELLO, eight, b"\xc3\xa9\r\n.\r\n"],
+        ),
+        (
+            Violation::SizeExceedsDeclared,
+            &[HELLO, small, b"a\r\n.\r\n"],
+            &[HELLO, small, b"\r\n.\r\n"],
+        ),
+        (
+            Violation::UnstuffedDot,
+            &[HELLO, ENVELOPE, b".a\r\n.\r\n"],
+            &[HELLO, ENVELOPE, b"..a\r\n.\r\n"],
+        ),
+    ];
+    for (violation, bad, good) in table {
+        assert!(
+            talk(bad).1.violations.contains(&violation),
+            "{violation:?} not seen in {bad:?}"
+        );
+        assert_eq!(talk(good).1.violations, [], "{violation:?}");
+    }
+    let undeclared = "MAIL FROM:<é@a.test>\r\n".as_bytes();
+    assert_eq!(
+        talk(&[HELLO, undeclared]).1.violations,
+        [Violation::Utf8Undeclared]
+    );
+    let declared = "MAIL FROM:<é@a.test> SMTPUTF8\r\n".as_bytes();
+    assert_eq!(talk(&[HELLO, declared]).1.violations, []);
+    let mut handler = Recorder::default();
+    Session::new(Arc::default()).open(true, &mut Vec::new(), &mut handler);
+    assert_eq!(handler.violations, [Violation::EarlyTalker]);
+}
+
+#[test]
+fn an_endless_line_is_refused_once_and_not_kept() {
+    let mut session = Session::new(Arc::default());
+    let (mut out, mut handler) = (Vec::new(), Recorder::default());
+    session.open(false, &mut out, &mut handler);
+    out.clear();
+    let piece = [b'x'; LINE_BYTES_KEPT + 2];
+    for _ in 0..100 {
+        let progress = session.receive(&piece, &mut out, &mut handler);
+        assert_eq!((progress.used, out.len()), (piece.len(), 0));
+    }
+    session.receive(b"\r\nNOOP\r\n", &mut out, &mut handler);
+    assert_eq!(out, b"500 Line too long\r\n250 OK\r\n");
+}
+
+#[test]
+fn random_bytes_are_survived_and_mean_the_same_however_cut() {
+    let words: [&[u8]; 18] = [
+        b"EHLO a.test\r\n",
+        b"HELO b\r\n",
+        b"MAIL FROM:<a@a.test>\r\n",
+        b"RCPT TO:<b@b.test>\r\n",
+        b"RCPT TO:<no@b.test>\r\n",
+        b"DATA\r\n",
+        b"RSET\r\n",
+        b"NOOP\r\n",
+        b"QUIT\r\n",
+        b".\r\n",
+        b"\r\n",
+        b".",
+        b"\r",
+        b"\n",
+        b"\xff\x00",
+        b"x y\r\n",
+        b"..\r\n",
+        b"VRFY x\r\n",
+    ];
+    let mut rng = fastrand::Rng::with_seed(3);
+    for round in 0..3000 {
+        let mut input = Vec::new();
+        for _ in 0..rng.usize(1..30) {
+            input.extend_from_slice(words[rng.usize(..words.len())]);
+        }
+        let play = |step: usize| {
+            let mut handler = Recorder {
+                at_rcpt: vec![("no", Decision::reply(550, "5.1.1 no"))],
+                ..Recorder::default()
+            };
+            let run = run(&ServerSettings::default(), &mut handler, &[&input], step);
+            (run, handler.messages)
+        };
+        let whole = play(usize::MAX);
+        let step = rng.usize(1..12);
+        assert_eq!(
+            play(step),
+            whole,
+            "round {round}: {:?}",
+            input.escape_ascii().to_string()
+        );
+    }
+}
