@@ -176,7 +176,10 @@ mod tests {
         (out, content.flaws(), None)
     }
 
-    const CASES: [(&[u8], &[u8], Option<&[u8]>); 14] = [
+    /// Input, message, and what is left over if the end was found.
+    type Case = (&'static [u8], &'static [u8], Option<&'static [u8]>);
+
+    const CASES: [Case; 14] = [
         (b".\r\nQUIT", b"", Some(b"QUIT")),
         (b"a\r\n.\r\n", b"a\r\n", Some(b"")),
         (b"\r\n.\r\n", b"\r\n", Some(b"")),

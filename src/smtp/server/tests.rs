@@ -417,6 +417,9 @@ fn bare_newlines_are_refused_when_strict() {
     }
 }
 
+/// A violation, the flights of a dialogue that commits it and of one that does not.
+type Case<'a> = (Violation, &'a [&'a [u8]], &'a [&'a [u8]]);
+
 /// Every violation with a dialogue that commits it and one, nearly the same, that does not.
 #[test]
 fn violations_are_seen_and_only_where_they_are() {
@@ -426,7 +429,7 @@ fn violations_are_seen_and_only_where_they_are() {
     let fitting_noop = [b"NOOP ", &[b'x'; 505][..], b"\r\n"].concat();
     let eight: &[u8] = b"MAIL FROM:<a@a.test> BODY=8BITMIME\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
     let small: &[u8] = b"MAIL FROM:<a@a.test> SIZE=2\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
-    let table: [(Violation, &[&[u8]], &[&[u8]]); 16] = [
+    let table: [Case; 16] = [
         (
             Violation::BareLf,
             &[HELLO, b"NOOP\n"],
