@@ -102,59 +102,28 @@ mod tests {
 
     #[test]
     fn every_failure_has_status_scope_and_code() {
-        let table = [
-            (DnsFailure::BadName, Status::Refused, Scope::Domain, "5.1.2"),
-            (
-                DnsFailure::BadLiteral,
-                Status::Refused,
-                Scope::Domain,
-                "5.1.3",
-            ),
-            (
-                DnsFailure::NoSuchDomain,
-                Status::Refused,
-                Scope::Domain,
-                "5.1.2",
-            ),
-            (DnsFailure::NullMx, Status::Refused, Scope::Domain, "5.1.10"),
-            (
-                DnsFailure::NoAddress,
-                Status::Refused,
-                Scope::Domain,
-                "5.4.4",
-            ),
-            (
-                DnsFailure::Unresolvable,
-                Status::Refused,
-                Scope::Domain,
-                "5.4.4",
-            ),
-            (
-                DnsFailure::OnlyLoopback,
-                Status::Refused,
-                Scope::Domain,
-                "5.4.6",
-            ),
-            (
-                DnsFailure::ServerFailed("SERVFAIL".into()),
-                Status::Deferred,
-                Scope::Domain,
-                "4.4.3",
-            ),
-            (
-                DnsFailure::TimedOut,
-                Status::Deferred,
-                Scope::Domain,
-                "4.4.3",
-            ),
-            (
-                DnsFailure::NoServer,
-                Status::Deferred,
-                Scope::Local,
-                "4.4.3",
-            ),
+        let failed = DnsFailure::ServerFailed("SERVFAIL".into());
+        let refused = [
+            (DnsFailure::BadName, "5.1.2"),
+            (DnsFailure::BadLiteral, "5.1.3"),
+            (DnsFailure::NoSuchDomain, "5.1.2"),
+            (DnsFailure::NullMx, "5.1.10"),
+            (DnsFailure::NoAddress, "5.4.4"),
+            (DnsFailure::Unresolvable, "5.4.4"),
+            (DnsFailure::OnlyLoopback, "5.4.6"),
         ];
-        for (failure, status, scope, enhanced) in table {
+        let deferred = [
+            (failed, Scope::Domain),
+            (DnsFailure::TimedOut, Scope::Domain),
+            (DnsFailure::NoServer, Scope::Local),
+        ];
+        let refused = refused
+            .into_iter()
+            .map(|(failure, code)| (failure, Status::Refused, Scope::Domain, code));
+        let deferred = deferred
+            .into_iter()
+            .map(|(failure, scope)| (failure, Status::Deferred, scope, "4.4.3"));
+        for (failure, status, scope, enhanced) in refused.chain(deferred) {
             let verdict = failure.verdict("example.test");
             assert_eq!(
                 (verdict.status, verdict.scope, verdict.stage),

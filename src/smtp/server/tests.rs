@@ -1,6 +1,8 @@
-//! The session as a whole: dialogues, cut anywhere; violations, each red and green; random bytes.
+//! The session as a whole: dialogues, cut anywhere, and random bytes. Violations have a file of their own.
 
 use super::*;
+
+mod violations;
 
 /// Takes what comes; decisions can be scripted by stage.
 #[derive(Default)]
@@ -415,129 +417,6 @@ fn bare_newlines_are_refused_when_strict() {
         assert_eq!(codes(&run).last(), Some(&code));
         assert_eq!(handler.messages.len(), usize::from(code == "250"));
     }
-}
-
-/// A violation, the flights of a dialogue that commits it and of one that does not.
-type Case<'a> = (Violation, &'a [&'a [u8]], &'a [&'a [u8]]);
-
-/// Every violation with a dialogue that commits it and one, nearly the same, that does not.
-#[test]
-fn violations_are_seen_and_only_where_they_are() {
-    let long_line = [&[b'x'; 999][..], b"\r\n.\r\n"].concat();
-    let fitting_line = [&[b'x'; 998][..], b"\r\n.\r\n"].concat();
-    let long_noop = [b"NOOP ", &[b'x'; 506][..], b"\r\n"].concat();
-    let fitting_noop = [b"NOOP ", &[b'x'; 505][..], b"\r\n"].concat();
-    let eight: &[u8] = b"MAIL FROM:<a@a.test> BODY=8BITMIME\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
-    let small: &[u8] = b"MAIL FROM:<a@a.test> SIZE=2\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
-    let table: [Case; 16] = [
-        (
-            Violation::BareLf,
-            &[HELLO, b"NOOP\n"],
-            &[HELLO, b"NOOP\r\n"],
-        ),
-        (
-            Violation::BareLf,
-            &[HELLO, ENVELOPE, b"a\n\r\n.\r\n"],
-            &[HELLO, ENVELOPE, b"a\r\n.\r\n"],
-        ),
-        (
-            Violation::BareCr,
-            &[HELLO, ENVELOPE, b"a\rb\r\n.\r\n"],
-            &[HELLO, ENVELOPE, b"a\r\nb\r\n.\r\n"],
-        ),
-        (
-            Violation::LongLine,
-            &[HELLO, ENVELOPE, &long_line],
-            &[HELLO, ENVELOPE, &fitting_line],
-        ),
-        (
-            Violation::LongCommand,
-            &[HELLO, &long_noop],
-            &[HELLO, &fitting_noop],
-        ),
-        (
-            Violation::PipeliningNotOffered,
-            &[
-                b"HELO a.test\r\n",
-                b"MAIL FROM:<>\r\nRCPT TO:<b@b.test>\r\n",
-            ],
-            &[
-                b"HELO a.test\r\n",
-                b"MAIL FROM:<>\r\n",
-                b"RCPT TO:<b@b.test>\r\n",
-            ],
-        ),
-        (
-            Violation::NotLastInGroup,
-            &[
-                b"EHLO a.test\r\nMAIL FROM:<>\r\n",
-                b"EHLO a.test\r\nMAIL FROM:<>\r\n",
-            ],
-            &[HELLO, b"MAIL FROM:<>\r\n"],
-        ),
-        (
-            Violation::ContentBefore354,
-            &[HELLO, &[ENVELOPE, b"x\r\n.\r\n"].concat()],
-            &[HELLO, ENVELOPE, b"x\r\n.\r\n"],
-        ),
-        (
-            Violation::DataAfterQuit,
-            &[HELLO, b"QUIT\r\nNOOP\r\n"],
-            &[HELLO, b"RSET\r\nQUIT\r\n"],
-        ),
-        (
-            Violation::OutOfSequence,
-            &[b"MAIL FROM:<>\r\n"],
-            &[HELLO, b"MAIL FROM:<>\r\n"],
-        ),
-        (
-            Violation::OutOfSequence,
-            &[HELLO, b"MAIL FROM:<>\r\nMAIL FROM:<>\r\n"],
-            &[HELLO, b"MAIL FROM:<>\r\nRSET\r\nMAIL FROM:<>\r\n"],
-        ),
-        (
-            Violation::UnknownCommand,
-            &[HELLO, b"WIZ\r\n"],
-            &[HELLO, b"RSET\r\n"],
-        ),
-        (
-            Violation::BadSyntax,
-            &[HELLO, b"MAIL FROM: <a@a.test>\r\n"],
-            &[HELLO, b"MAIL FROM:<a@a.test>\r\n"],
-        ),
-        (
-            Violation::EightBitUndeclared,
-            &[HELLO, ENVELOPE, b"\xc3\xa9\r\n.\r\n"],
-            &[HELLO, eight, b"\xc3\xa9\r\n.\r\n"],
-        ),
-        (
-            Violation::SizeExceedsDeclared,
-            &[HELLO, small, b"a\r\n.\r\n"],
-            &[HELLO, small, b"\r\n.\r\n"],
-        ),
-        (
-            Violation::UnstuffedDot,
-            &[HELLO, ENVELOPE, b".a\r\n.\r\n"],
-            &[HELLO, ENVELOPE, b"..a\r\n.\r\n"],
-        ),
-    ];
-    for (violation, bad, good) in table {
-        assert!(
-            talk(bad).1.violations.contains(&violation),
-            "{violation:?} not seen in {bad:?}"
-        );
-        assert_eq!(talk(good).1.violations, [], "{violation:?}");
-    }
-    let undeclared = "MAIL FROM:<é@a.test>\r\n".as_bytes();
-    assert_eq!(
-        talk(&[HELLO, undeclared]).1.violations,
-        [Violation::Utf8Undeclared]
-    );
-    let declared = "MAIL FROM:<é@a.test> SMTPUTF8\r\n".as_bytes();
-    assert_eq!(talk(&[HELLO, declared]).1.violations, []);
-    let mut handler = Recorder::default();
-    Session::new(Arc::default()).open(true, &mut Vec::new(), &mut handler);
-    assert_eq!(handler.violations, [Violation::EarlyTalker]);
 }
 
 #[test]
