@@ -54,7 +54,7 @@ fn server() -> DnsServer {
 fn settings(servers: Vec<SocketAddr>) -> ResolverSettings {
     ResolverSettings {
         servers,
-        timeout: Duration::from_millis(300),
+        timeout: Duration::from_secs(5),
         attempts: 1,
         ..ResolverSettings::default()
     }
@@ -62,6 +62,15 @@ fn settings(servers: Vec<SocketAddr>) -> ResolverSettings {
 
 fn resolver(server: &DnsServer) -> Resolver {
     Resolver::start(settings(vec![server.address()])).unwrap()
+}
+
+/// For questions that are never answered.
+fn impatient(servers: Vec<SocketAddr>) -> Resolver {
+    let settings = ResolverSettings {
+        timeout: Duration::from_millis(500),
+        ..settings(servers)
+    };
+    Resolver::start(settings).unwrap()
 }
 
 fn hosts(plan: &MxPlan) -> Vec<(u16, &str)> {
@@ -154,7 +163,7 @@ fn hard_failures_are_told_apart() {
 #[test]
 fn soft_failures_defer_the_domain() {
     let server = server();
-    let resolver = resolver(&server);
+    let resolver = impatient(vec![server.address()]);
     let failure = resolver.route_to("broken.test").unwrap_err();
     assert!(
         matches!(&failure, DnsFailure::ServerFailed(text) if text.contains("Server Failure")),
@@ -241,7 +250,7 @@ fn an_answer_too_long_for_udp_comes_by_tcp() {
 #[test]
 fn a_name_server_that_never_answers_is_our_own_trouble() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let resolver = Resolver::start(settings(vec![silent.local_addr().unwrap()])).unwrap();
+    let resolver = impatient(vec![silent.local_addr().unwrap()]);
     let start = Instant::now();
     let failure = resolver.route_to("plain.test").unwrap_err();
     assert_eq!(failure, DnsFailure::NoServer);

@@ -2,7 +2,7 @@
 //!
 //! A [`Rule`] names a stage and possibly a recipient's domain (with everything below it) or the address that was connected
 //! to; [`RuleBook`] counts its matches, so that "the first two are deferred, then all goes well" can be said. The first rule
-//! that applies decides. The text form is read by [`super::rule_text`].
+//! that applies decides. The text form (`FromStr`) is in `rule_text.rs`.
 //!
 //! INVARIANT: what a rule does depends on its own counter, on the session's random numbers (from a seed) and on nothing else.
 
