@@ -1,3 +1,7 @@
 //! The `mailer` program: see [`mailer::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(mailer::cli::main(std::env::args_os()))
+}

@@ -122,6 +122,11 @@ impl RouteTable {
             .map_or(RouteTable::GENERAL, String::as_str)
     }
 
+    /// True if some queue takes destinations by their MX hosts.
+    pub fn has_mx_patterns(&self) -> bool {
+        !self.mx.is_empty()
+    }
+
     /// The queue that handles a domain (in A-labels; case does not matter).
     pub fn queue_of(&self, domain: &str) -> QueueId {
         self.domains.find(domain).unwrap_or(QueueId::GENERAL)
@@ -168,8 +173,12 @@ impl Patterns {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.suffixes.is_empty()
+    }
+
     fn find(&self, name: &str) -> Option<QueueId> {
-        if self.exact.is_empty() && self.suffixes.is_empty() {
+        if self.is_empty() {
             return None;
         }
         let lower;
@@ -244,32 +253,19 @@ impl Interner {
     }
 }
 
-/// The clones of a message: for each destination, in the order in which they are met, the envelopes of its recipients.
+/// The clones of some messages: for each destination, in the order in which they are met, the envelopes of its
+/// recipients. Envelopes of one message stand together: they are one clone, and travel in one transaction.
 pub fn clones(
-    message: MessageNo,
-    recipients: impl IntoIterator<Item = (RecipientNo, DestinationId)>,
+    recipients: impl IntoIterator<Item = (MessageNo, RecipientNo, DestinationId)>,
 ) -> Vec<(DestinationId, Vec<Envelope>)> {
     let mut clones: Vec<(DestinationId, Vec<Envelope>)> = Vec::new();
-    // Messages to very many need an index; for the usual few a look along the list is quicker.
-    let mut index: HashMap<DestinationId, usize> = HashMap::new();
-    for (recipient, destination) in recipients {
-        let known = if clones.len() <= 8 {
-            clones.iter().position(|(known, _)| *known == destination)
-        } else {
-            if index.is_empty() {
-                let numbered = clones.iter().enumerate();
-                index.extend(numbered.map(|(at, (destination, _))| (*destination, at)));
-            }
-            index.get(&destination).copied()
-        };
-        let at = known.unwrap_or_else(|| {
+    let mut places: HashMap<DestinationId, usize> = HashMap::new();
+    for (message, recipient, destination) in recipients {
+        let place = *places.entry(destination).or_insert_with(|| {
             clones.push((destination, Vec::new()));
             clones.len() - 1
         });
-        if !index.is_empty() {
-            index.insert(destination, at);
-        }
-        clones[at].1.push(Envelope::new(message, recipient));
+        clones[place].1.push(Envelope::new(message, recipient));
     }
     clones
 }
@@ -398,7 +394,11 @@ mod tests {
             let recipients: Vec<_> = (0..200)
                 .map(|n| (RecipientNo(n), DestinationId(rng.u32(0..destinations))))
                 .collect();
-            let clones = clones(MessageNo(5), recipients.iter().copied());
+            let clones = clones(
+                recipients
+                    .iter()
+                    .map(|(no, destination)| (MessageNo(5), *no, *destination)),
+            );
             let mut seen = 0;
             for (at, (destination, envelopes)) in clones.iter().enumerate() {
                 assert!(clones[..at].iter().all(|(other, _)| other != destination));

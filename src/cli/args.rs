@@ -145,6 +145,14 @@ pub struct ShowArgs {
     pub quiet: bool,
 }
 
+impl ShowArgs {
+    /// True if the summary goes to standard error.
+    pub fn prints_summary(&self) -> bool {
+        use std::io::IsTerminal;
+        self.summary || (!self.quiet && std::io::stderr().is_terminal())
+    }
+}
+
 /// `mailer send`.
 #[derive(Args, Debug)]
 pub struct SendArgs {
@@ -208,9 +216,12 @@ pub struct SinkArgs {
     /// Keep each message as a file in DIR
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
-    /// Refuse what breaks the protocol instead of only counting it
+    /// Refuse messages with a bare CR or LF instead of only counting them
     #[arg(long)]
     pub strict: bool,
+    /// Count messages that a recipient gets twice
+    #[arg(long)]
+    pub find_duplicates: bool,
     /// Write the statistics as JSON to FILE at the end ('-' is standard output)
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,

@@ -1,5 +1,49 @@
 //! The command line: what was typed becomes what it means, results become what a person reads.
 
 pub mod args;
+pub mod batch;
 pub mod config;
 pub mod exit;
+mod inspect;
+mod rehearse;
+mod send;
+mod sink;
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::{Exit, Failure};
+
+/// Runs the program with these arguments, the first being its own name. Returns the exit status.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
+    let exit = match Cli::try_parse_from(arguments) {
+        Ok(cli) => run(cli.command).unwrap_or_else(|error| exit::report(&error)),
+        Err(error) => {
+            let is_wrong = error.use_stderr();
+            // Nowhere left to complain if the terminal is gone.
+            let _ = error.print();
+            if is_wrong { Exit::Usage } else { Exit::Done }
+        }
+    };
+    exit as u8
+}
+
+fn run(command: Command) -> Result<Exit> {
+    match command {
+        Command::Send(args) => send::run(&args),
+        Command::Rehearse(args) => rehearse::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Sink(args) => sink::run(&args),
+        Command::Config(args) => {
+            let text = config::to_toml(&config::settings(&args.delivery)?);
+            use std::io::Write;
+            std::io::stdout()
+                .write_all(text.as_bytes())
+                .map_err(|error| Failure::new(Exit::Io, format!("cannot write: {error}")))?;
+            Ok(Exit::Done)
+        }
+    }
+}

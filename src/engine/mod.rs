@@ -1,3 +1,32 @@
-//! The engine.
+//! The engine: threads and what they say to each other. The only place that starts any, the resolver's driver and the
+//! test receiver aside.
+//!
+//! | file | what |
+//! |---|---|
+//! | `run` | puts a run together and takes it apart |
+//! | `router` | intake thread, router thread |
+//! | `queue` | a queue's thread: an actor around its dispatcher |
+//! | `worker`, `desk`, `parcel` | a worker's thread; the envelopes it answers for; the message it sends |
+//! | `dial`, `session` | opening a session; the blocking driver of one |
+//! | `resolve` | the resolver pool's work |
+//! | `permits`, `shared` | what queues share; what all threads share |
+//! | `book` | the ledger's thread |
+//! | `settings`, `status` | what a run is told; what is seen of it |
+//!
+//! INVARIANTS: no lock is held over I/O; nobody but a worker blocks on a mail server's socket; absent: printing,
+//! argument parsing, knowledge of SMTP beyond "await, send body, done".
+
+pub mod book;
+pub mod desk;
+pub mod dial;
+pub mod parcel;
+pub mod permits;
+pub mod queue;
+pub mod resolve;
+pub mod router;
+pub mod run;
+pub mod session;
 pub mod settings;
+pub mod shared;
 pub mod status;
+pub mod worker;

@@ -42,6 +42,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// When deferred mail is tried again, and for how long.
     pub retry: Retry,
+    /// Begin no new transaction after this time, if it was asked for; the default of `retry.run_for` ends retries only.
+    pub stop_after: Option<Duration>,
     /// The specific queues, by the order of the configuration.
     pub queues: Vec<QueueSettings>,
 }
@@ -102,7 +104,7 @@ pub struct Retry {
     pub max: Duration,
     /// Mail deferred for longer than this is given up.
     pub expire: Duration,
-    /// How long this run goes on trying.
+    /// How long deferred mail is tried again in this run.
     pub run_for: Duration,
     /// How long mail in doubt waits before it is sent again, once.
     pub in_doubt_wait: Duration,
@@ -126,6 +128,7 @@ impl Default for Settings {
             session_age_max: 300 * SECOND,
             timeouts: Timeouts::default(),
             retry: Retry::default(),
+            stop_after: None,
             queues: Vec::new(),
         }
     }

@@ -32,6 +32,7 @@ pub struct Ledger {
     counts: [u64; Status::ALL.len()],
     unsettled: u64,
     scratch: Vec<u8>,
+    broken: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,7 @@ impl Ledger {
             counts: [0; Status::ALL.len()],
             unsettled: 0,
             scratch: Vec::new(),
+            broken: false,
         })
     }
 
@@ -77,7 +79,8 @@ impl Ledger {
     }
 
     /// Records an attempt. Delivered, refused and invalid recipients are settled by it; the others wait for
-    /// another attempt, or for [`Ledger::leave`].
+    /// another attempt, or for [`Ledger::leave`]. In memory the recipient's status changes even if the record is lost,
+    /// so that a run whose disk is full comes to its end.
     ///
     /// # Errors
     /// If the record cannot be written: nothing more may be sent then.
@@ -87,15 +90,27 @@ impl Ledger {
         if row.record == NOWHERE && attempt.verdict.status.is_pending() {
             self.first_attempts.insert(attempt.recipient, attempt.at);
         }
-        self.scratch.clear();
-        attempt.encode(&mut self.scratch);
-        self.log.write_all(&self.scratch)?;
-        self.rows[attempt.recipient.index()].record = self.log_len;
-        self.log_len += self.scratch.len() as u64;
+        let written = self.append(attempt);
         self.set_status(attempt.recipient, attempt.verdict.status);
         if !attempt.verdict.status.is_pending() {
             self.settle(attempt.recipient);
         }
+        written
+    }
+
+    /// Appends a record to the file and notes where it stands. After one failure nothing is written any more: places
+    /// would be wrong.
+    fn append(&mut self, attempt: &Attempt) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier record could not be written"));
+        }
+        self.scratch.clear();
+        attempt.encode(&mut self.scratch);
+        self.broken = true;
+        self.log.write_all(&self.scratch)?;
+        self.broken = false;
+        self.rows[attempt.recipient.index()].record = self.log_len;
+        self.log_len += self.scratch.len() as u64;
         Ok(())
     }
 

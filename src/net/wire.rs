@@ -12,6 +12,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Bytes of unread input that are kept at most.
@@ -47,7 +48,7 @@ impl std::fmt::Display for WireError {
 /// One connection.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     input: Vec<u8>,
     consumed: usize,
     read_tick: Option<Duration>,
@@ -58,7 +59,7 @@ impl Wire {
     /// Takes over a connected stream.
     pub fn new(stream: TcpStream) -> Wire {
         Wire {
-            stream,
+            stream: Arc::new(stream),
             input: Vec::with_capacity(READ_SIZE),
             consumed: 0,
             read_tick: None,
@@ -113,7 +114,7 @@ impl Wire {
                     .map_err(WireError::Failed)?;
                 self.read_tick = Some(tick);
             }
-            match self.stream.read(&mut self.input[at..]) {
+            match (&*self.stream).read(&mut self.input[at..]) {
                 Ok(0) => return Err(WireError::Closed),
                 Ok(count) => return Ok(count),
                 Err(error) if is_wake_up(&error) => {}
@@ -125,25 +126,42 @@ impl Wire {
     /// Writes all of `parts`, in one system call where the socket takes them, before `deadline`.
     ///
     /// # Errors
-    /// [`WireError`]; how much had left by then is unknown.
-    pub fn send(&mut self, parts: &mut [IoSlice<'_>], deadline: Instant) -> Result<(), WireError> {
+    /// How many bytes the system had taken by then, and the [`WireError`].
+    pub fn send(
+        &mut self,
+        parts: &mut [IoSlice<'_>],
+        deadline: Instant,
+    ) -> Result<(), (usize, WireError)> {
         let mut parts = parts;
+        let mut sent = 0;
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
+            match self.write_by(parts, deadline) {
+                Ok(count) => {
+                    sent += count;
+                    IoSlice::advance_slices(&mut parts, count);
+                }
+                Err(error) => return Err((sent, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_by(&mut self, parts: &[IoSlice<'_>], deadline: Instant) -> Result<usize, WireError> {
+        loop {
             if let Some(tick) = next_tick(self.write_tick, deadline)? {
                 self.stream
                     .set_write_timeout(Some(tick))
                     .map_err(WireError::Failed)?;
                 self.write_tick = Some(tick);
             }
-            match self.stream.write_vectored(parts) {
+            match (&*self.stream).write_vectored(parts) {
                 Ok(0) => return Err(WireError::Closed),
-                Ok(count) => IoSlice::advance_slices(&mut parts, count),
+                Ok(count) => return Ok(count),
                 Err(error) if is_wake_up(&error) => {}
                 Err(error) => return Err(failure(error)),
             }
         }
-        Ok(())
     }
 
     /// True if the peer has sent something, or closed the connection, while nothing was asked of it: an idle session in
@@ -158,9 +176,9 @@ impl Wire {
             || !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// The connection's own address and the peer's, where the system still knows them.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// A handle to cut the connection from another thread. It does not keep the connection open.
+    pub fn handle(&self) -> Weak<TcpStream> {
+        Arc::downgrade(&self.stream)
     }
 }
 

@@ -59,7 +59,8 @@ impl<P: Clone> Dispatcher<P> {
             return;
         }
         if self.stopped {
-            return self.leave(d, envelopes, None, None, t);
+            let why = self.hindrance(d);
+            return self.leave(d, envelopes, None, why, t);
         }
         match &self.backlog[d].state {
             State::Moved(queue) => {
@@ -174,6 +175,15 @@ impl<P: Clone> Dispatcher<P> {
                 self.refuse(d, all, verdict, t);
             }
             Resolution::Failed(verdict) => self.look_up_failed(d, verdict, t),
+        }
+    }
+
+    /// What is known to hinder a destination's mail: its name could not be looked up, or its site has failed.
+    fn hindrance(&self, d: u32) -> Option<Arc<Verdict>> {
+        match &self.backlog[d].state {
+            State::Failed { why, .. } => Some(why.clone()),
+            State::Known { site, .. } => self.sites[*site].failure.clone(),
+            _ => None,
         }
     }
 

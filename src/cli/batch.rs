@@ -1,0 +1,195 @@
+//! From flags to an opened batch, and from the batch's errors to the program's.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use tempfile::NamedTempFile;
+
+use super::args::{Flavour, ReadArgs};
+use super::exit::{Exit, Failure};
+use crate::batch::{BatchError, BatchErrorKind, BatchReader, BatchStore, Input, ReadOptions};
+use crate::mail::ReversePath;
+use crate::mbox::MboxFlavour;
+
+/// A batch about to be read.
+pub struct Batch {
+    /// Reads it.
+    pub reader: BatchReader,
+    /// What is learnt of it.
+    pub store: Arc<BatchStore>,
+    /// Standard input is part of it.
+    pub reads_stdin: bool,
+}
+
+/// Opens the batch that the flags name. Without any, standard input, if it is not a terminal.
+///
+/// # Errors
+/// A [`Failure`]: usage, missing files, bad data.
+pub fn open(args: &ReadArgs, stdin: &Stdin, spool: &Path) -> Result<Batch> {
+    let inputs = inputs(args, stdin)?;
+    let options = options(args, spool)?;
+    let store = Arc::new(BatchStore::new(options));
+    let reader = BatchReader::open(inputs, Arc::clone(&store)).map_err(failure)?;
+    Ok(Batch {
+        reader,
+        store,
+        reads_stdin: reads_stdin(args),
+    })
+}
+
+/// Where standard input is read from.
+#[derive(Debug)]
+pub enum Stdin {
+    /// From the process's own.
+    Live,
+    /// From a copy of it, since it can be read only once.
+    Copied(NamedTempFile),
+}
+
+impl Stdin {
+    fn is_live(&self) -> bool {
+        matches!(self, Stdin::Live)
+    }
+
+    fn input(&self) -> Result<Input> {
+        match self {
+            Stdin::Live => Ok(Input::stdin()),
+            Stdin::Copied(file) => {
+                let file = file.reopen().map_err(copy_failure)?;
+                Ok(Input::Stream("standard input".to_owned(), Box::new(file)))
+            }
+        }
+    }
+}
+
+/// Copies standard input to a file in `spool`, if it is part of the batch.
+///
+/// # Errors
+/// [`Exit::Io`].
+pub fn copy_stdin(args: &ReadArgs, spool: &Path) -> Result<Stdin> {
+    if !reads_stdin(args) {
+        return Ok(Stdin::Live);
+    }
+    let mut file = NamedTempFile::new_in(spool).map_err(copy_failure)?;
+    io::copy(&mut io::stdin().lock(), &mut file).map_err(copy_failure)?;
+    Ok(Stdin::Copied(file))
+}
+
+fn copy_failure(error: io::Error) -> Failure {
+    Failure::new(Exit::Io, format!("cannot copy standard input: {error}"))
+}
+
+fn reads_stdin(args: &ReadArgs) -> bool {
+    args.batch.is_empty() || args.batch.iter().any(|path| path.as_os_str() == "-")
+}
+
+/// The inputs that the flags name.
+///
+/// # Errors
+/// Usage: nothing was named, and standard input is a terminal; or standard input was named twice.
+pub fn inputs(args: &ReadArgs, stdin: &Stdin) -> Result<Vec<Input>> {
+    let dashes = args
+        .batch
+        .iter()
+        .filter(|path| path.as_os_str() == "-")
+        .count();
+    if dashes > 1 {
+        return Err(Failure::new(Exit::Usage, "standard input ('-') can be read only once").into());
+    }
+    if args.batch.is_empty() {
+        if stdin.is_live() && io::stdin().is_terminal() {
+            return Err(Failure::new(
+                Exit::Usage,
+                "no batch was named, and standard input is a terminal",
+            )
+            .hint("mailer send batch.mbox, or pipe messages to it")
+            .into());
+        }
+        return Ok(vec![stdin.input()?]);
+    }
+    let input = |path: &PathBuf| match path.as_os_str() {
+        dash if dash == "-" => stdin.input(),
+        path => Ok(Input::from_arg(path)),
+    };
+    args.batch.iter().map(input).collect()
+}
+
+/// How the batch is to be read.
+///
+/// # Errors
+/// Usage: `--from` is no address.
+pub fn options(args: &ReadArgs, spool: &Path) -> Result<ReadOptions> {
+    let from = args.from.as_deref().map(reverse_path).transpose()?;
+    Ok(ReadOptions {
+        flavour: args.mbox.map(|flavour| match flavour {
+            Flavour::Mboxrd => MboxFlavour::Rd,
+            Flavour::Mboxo => MboxFlavour::O,
+            Flavour::Mboxcl2 => MboxFlavour::Cl2,
+        }),
+        from,
+        resend: args.resend,
+        to_file: args.to_file.clone(),
+        fold_long_lines: args.fold_long_lines,
+        spool_dir: spool.to_path_buf(),
+        ..ReadOptions::new(date_now())
+    })
+}
+
+fn reverse_path(text: &str) -> Result<ReversePath> {
+    let parsed = if text.is_empty() {
+        Ok(ReversePath::Null)
+    } else {
+        ReversePath::parse(text.as_bytes())
+    };
+    parsed.map_err(|error| {
+        Failure::new(Exit::Usage, format!("--from {text}: {error}"))
+            .hint("an address like news@example.org, or '<>' for the null reverse-path")
+            .into()
+    })
+}
+
+/// RFC 5322 3.3, in local time with its offset.
+fn date_now() -> String {
+    jiff::ZonedDateTime::now()
+        .strftime("%a, %-d %b %Y %H:%M:%S %z")
+        .to_string()
+}
+
+/// A batch's error as the program's.
+pub fn failure(error: BatchError) -> anyhow::Error {
+    let exit = match error.kind() {
+        BatchErrorKind::NoInput => Exit::NoInput,
+        BatchErrorKind::DataErr => Exit::Data,
+        BatchErrorKind::IoErr => Exit::Io,
+    };
+    let failure = Failure::new(exit, &error);
+    match error.hint() {
+        Some(hint) => failure.hint(hint).into(),
+        None => failure.into(),
+    }
+}
+
+/// The state directory, made if it is missing, for its owner only.
+///
+/// # Errors
+/// [`Exit::CantCreate`].
+pub fn make_state(path: &Path) -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| {
+            Failure::new(
+                Exit::CantCreate,
+                format!(
+                    "{}: cannot make the state directory: {error}",
+                    path.display()
+                ),
+            )
+            .hint("name another one with --state DIR")
+        })?;
+    Ok(path.to_path_buf())
+}

@@ -1,0 +1,95 @@
+//! `mailer rehearse`: the whole delivery of a batch, to receivers inside this process.
+//!
+//! A DNS server leads every domain to hosts of its own on 127.0.0.0/8, where an SMTP server takes everything. Settings are
+//! those of `send`, but for what points at the real network. Nothing of a real run is read or written.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::args::RehearseArgs;
+use super::exit::{Exit, Failure};
+use super::{config, send};
+use crate::sink::dns::DnsServer;
+use crate::sink::zone::Zone;
+use crate::sink::{Rule, Sink, SinkConfig};
+
+/// How long the receivers may take to see the last connection closed, before they are counted.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+
+/// Runs the command.
+///
+/// # Errors
+/// A [`Failure`].
+pub fn run(args: &RehearseArgs) -> Result<Exit> {
+    let mut settings = config::settings(&args.delivery)?;
+    let scratch = tempfile::tempdir().map_err(|error| {
+        Failure::new(
+            Exit::CantCreate,
+            format!("cannot make a temporary directory: {error}"),
+        )
+    })?;
+    let rules = rules(&args.rule)?;
+    let sink = Sink::start(SinkConfig {
+        rules,
+        find_duplicates: true,
+        ..SinkConfig::default()
+    })
+    .map_err(|error| Failure::new(Exit::Software, error))?;
+    if !sink.covers_loopback() {
+        return Err(Failure::new(
+            Exit::Permission,
+            "this system does not let us listen on all of 127.0.0.0/8",
+        )
+        .hint("run it as root, or on Linux 5.7 or later")
+        .into());
+    }
+    let dns = DnsServer::start(Zone::synthetic()).map_err(|error| {
+        Failure::new(
+            Exit::Software,
+            format!("cannot start the DNS server: {error}"),
+        )
+    })?;
+    settings.dns = vec![dns.address()];
+    settings.port = sink.port();
+    settings.allow_loopback = true;
+    settings.relay = None;
+    settings.bind = None;
+    settings.state = scratch.path().to_path_buf();
+    let (exit, summary) = send::deliver(&args.read, &args.show, settings)?;
+    sink.wait_until(|stats| stats.open == 0, SETTLE_TIME);
+    let stats = sink.stop();
+    let report_on_stdout = args
+        .show
+        .report
+        .as_ref()
+        .is_some_and(|path| path.as_os_str() == "-");
+    let seen = format!("what the receivers saw:\n{stats}\n");
+    match (
+        args.show.quiet,
+        report_on_stdout,
+        args.show.prints_summary(),
+    ) {
+        (true, ..) => {}
+        (_, true, true) => eprint!("\n{seen}"),
+        (_, true, false) => eprint!("{summary}\n{seen}"),
+        (_, false, true) => print!("\n{seen}"),
+        (_, false, false) => print!("{summary}\n{seen}"),
+    }
+    Ok(exit)
+}
+
+/// Reads `--rule` arguments.
+///
+/// # Errors
+/// Usage, naming the word.
+pub fn rules(texts: &[String]) -> Result<Vec<Rule>> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error| {
+            Failure::new(Exit::Usage, format!("--rule '{text}': {error}"))
+                .hint("for instance 'domain=slow.test stage=rcpt delay=5s' or 'stage=rcpt reply=\"450 4.2.1 later\" first=1'")
+                .into()
+        })
+    };
+    texts.iter().map(parse).collect()
+}

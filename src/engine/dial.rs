@@ -1,0 +1,144 @@
+//! Opening a session with a site: its addresses in order, until one of them can hold an SMTP conversation.
+//!
+//! All addresses of one attempt are tried before the mail is deferred (RFC 5321 5.1): best preference first, ties at
+//! random, both address families. A host that answers and refuses (4xx or 5xx greeting) is passed over like one that
+//! does not answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::resolve::Exchange;
+use super::session::{Manner, Session};
+use super::settings::Settings;
+use crate::dns::MxAddress;
+use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
+use crate::net;
+use crate::smtp::pipeline::Pipelining;
+
+/// A site could not be reached: the verdict for the mail that waits, and the last address that was tried.
+#[derive(Debug)]
+pub struct Unreached {
+    /// Deferred, scope host.
+    pub verdict: Verdict,
+    /// Who said or did not say it.
+    pub mx: Arc<str>,
+    /// At which address.
+    pub ip: Option<std::net::IpAddr>,
+}
+
+/// Opens a session with `site`.
+///
+/// # Errors
+/// [`Unreached`], after all addresses were tried.
+pub fn open(
+    site: SiteId,
+    exchange: &Exchange,
+    settings: &Settings,
+    rng: &mut fastrand::Rng,
+) -> Result<Session, Unreached> {
+    let mut last = None;
+    for place in exchange.plan.ordered(rng) {
+        match open_at(site, &place, exchange.port, settings) {
+            Ok(session) => return Ok(session),
+            Err(verdict) => {
+                last = Some(Unreached {
+                    verdict,
+                    mx: place.host,
+                    ip: Some(place.address),
+                })
+            }
+        }
+    }
+    Err(last.unwrap_or_else(nowhere))
+}
+
+fn nowhere() -> Unreached {
+    let text = "no address to connect to";
+    let verdict = Verdict::own(
+        Status::Deferred,
+        Scope::Host,
+        Stage::Connect,
+        Enhanced::new(4, 4, 4),
+        text,
+    );
+    Unreached {
+        verdict,
+        mx: "".into(),
+        ip: None,
+    }
+}
+
+fn open_at(
+    site: SiteId,
+    place: &MxAddress,
+    port: u16,
+    settings: &Settings,
+) -> Result<Session, Verdict> {
+    let peer = SocketAddr::new(place.address, port);
+    let deadline = Instant::now() + settings.timeouts.connect;
+    let stream = net::connect(peer, settings.bind, deadline).map_err(|error| {
+        let text = format!(
+            "connect to {}[{}]:{port}: {}",
+            place.host,
+            place.address,
+            describe(&error)
+        );
+        let scope = if is_ours(&error) {
+            Scope::Local
+        } else {
+            Scope::Host
+        };
+        Verdict::own(
+            Status::Deferred,
+            scope,
+            Stage::Connect,
+            Enhanced::new(4, 4, 1),
+            &text,
+        )
+    })?;
+    let hello = settings
+        .hello
+        .clone()
+        .unwrap_or_else(|| address_literal(&stream));
+    let manner = Manner {
+        hello,
+        level: Pipelining::Classic,
+        recipients_max: settings.recipients_max,
+        timeouts: settings.timeouts,
+    };
+    Session::open(stream, site, Arc::clone(&place.host), manner)
+}
+
+/// The words of the system, short and without its numbers.
+fn describe(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut => "timed out".into(),
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        std::io::ErrorKind::HostUnreachable => "host unreachable".into(),
+        std::io::ErrorKind::NetworkUnreachable => "network unreachable".into(),
+        std::io::ErrorKind::AddrNotAvailable => {
+            "the source address (--bind) is not one of this machine".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// True if the trouble is on this machine: no descriptors, no ports, a source address that is not ours.
+fn is_ours(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory, PermissionDenied};
+    // EMFILE and ENFILE have no kind of their own.
+    matches!(
+        error.kind(),
+        AddrInUse | AddrNotAvailable | OutOfMemory | PermissionDenied
+    ) || matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+/// RFC 5321 4.1.3: who has no name says its address.
+fn address_literal(stream: &std::net::TcpStream) -> String {
+    match stream.local_addr().map(|address| address.ip()) {
+        Ok(std::net::IpAddr::V4(ip)) => format!("[{ip}]"),
+        Ok(std::net::IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
+        Err(_) => "[127.0.0.1]".into(),
+    }
+}

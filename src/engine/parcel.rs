@@ -1,0 +1,96 @@
+//! A parcel: one message with the recipients of one transaction, loaded and ready to be sent.
+//!
+//! Its memory is used again for the next message, so that in the steady state a message costs no allocation but its
+//! recipients' addresses.
+
+use std::time::Instant;
+
+use crate::batch::{BatchStore, Content};
+use crate::mail::{Envelope, Verdict};
+use crate::smtp::transaction::Mail;
+
+/// One message with the recipients of one transaction.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The recipients' envelopes, all of one message.
+    pub envelopes: Vec<Envelope>,
+    /// What is sent.
+    pub content: Content,
+    /// When it was taken up.
+    pub began: Instant,
+    recipients: Vec<String>,
+    reverse_path: String,
+    utf8: bool,
+}
+
+impl Default for Parcel {
+    fn default() -> Parcel {
+        Parcel {
+            envelopes: Vec::new(),
+            content: Content::default(),
+            began: Instant::now(),
+            recipients: Vec::new(),
+            reverse_path: String::new(),
+            utf8: false,
+        }
+    }
+}
+
+impl Parcel {
+    /// True if there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.envelopes.is_empty()
+    }
+
+    /// Forgets the message, keeps the memory.
+    pub fn clear(&mut self) {
+        self.envelopes.clear();
+    }
+
+    /// Reads the message of its envelopes and their addresses. Envelopes that cannot be sent are taken out and
+    /// returned with their verdicts: the bytes changed since the batch was read, or are none that may be sent.
+    pub fn load(&mut self, store: &BatchStore) -> Vec<(Envelope, Verdict)> {
+        self.recipients.clear();
+        let Some(first) = self.envelopes.first() else {
+            return Vec::new();
+        };
+        if let Err(error) = store.load(first.message, &mut self.content) {
+            let verdict = error.verdict();
+            return self
+                .envelopes
+                .drain(..)
+                .map(|envelope| (envelope, verdict.clone()))
+                .collect();
+        }
+        let sender = self.content.reverse_path();
+        self.reverse_path.clear();
+        self.reverse_path.push_str(sender.as_str());
+        self.utf8 = self.content.has_utf8_header() || sender.needs_utf8();
+        let mut lost = Vec::new();
+        self.envelopes.retain(
+            |envelope| match store.mailbox(&self.content, envelope.recipient) {
+                Ok(mailbox) => {
+                    self.utf8 |= mailbox.needs_utf8();
+                    self.recipients.push(mailbox.as_str().to_owned());
+                    true
+                }
+                Err(error) => {
+                    lost.push((*envelope, error.verdict()));
+                    false
+                }
+            },
+        );
+        lost
+    }
+
+    /// What the session has to know.
+    pub fn mail(&self) -> Mail<'_, String> {
+        Mail {
+            reverse_path: &self.reverse_path,
+            recipients: &self.recipients,
+            size: self.content.bytes().len() as u64,
+            eight_bit: self.content.is_eight_bit(),
+            utf8: self.utf8,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! A queue's thread: an actor around the dispatcher. It receives events, asks the dispatcher, and does as told.
+//!
+//! It owns its workers' channels and never waits for anything but its inbox. It ends when its input is closed, all its
+//! mail is settled, and its workers are gone.
+//!
+//! An assignment given ahead is taken back by receiving it from the worker's own channel: whoever receives it first has
+//! it, so it can never be in two hands.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
+
+use super::book::Entry;
+use super::desk::attempts_of;
+use super::permits::SharedPermits;
+use super::resolve::Exchange;
+use super::shared::Shared;
+use super::worker::{Run, Worker};
+use crate::ledger::{Attempt, Via};
+use crate::mail::{DestinationId, Envelope, QueueId, Status, Verdict, WorkerId};
+use crate::queue::Dispatcher;
+use crate::queue::event::{Action, Event};
+
+/// What arrives at a queue.
+pub type Inbox = Event<Arc<Exchange>>;
+type Act = Action<Arc<Exchange>>;
+
+/// Events handled before the gauges are set again.
+const EVENTS_AT_ONCE: usize = 256;
+/// A worker's stack: it calls no deep recursion, and ten thousand of them must fit.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// A look-up that is wanted.
+#[derive(Debug)]
+pub struct Question {
+    /// Who asks.
+    pub queue: QueueId,
+    /// About which destination.
+    pub destination: DestinationId,
+}
+
+/// The ways out of a queue.
+#[derive(Clone)]
+pub struct Ways {
+    /// To the resolver pool.
+    pub questions: Sender<Question>,
+    /// To all queues' inboxes, by number.
+    pub inboxes: Vec<Sender<Inbox>>,
+    /// The permits all queues share.
+    pub permits: Arc<SharedPermits>,
+}
+
+/// A queue's thread.
+pub struct QueueThread {
+    id: QueueId,
+    dispatcher: Dispatcher<Arc<Exchange>>,
+    inbox: Receiver<Inbox>,
+    ways: Ways,
+    shared: Arc<Shared>,
+    workers: HashMap<WorkerId, Hand>,
+    /// Runs for workers whose threads could not be started; they are returned when the worker's guard says it is gone.
+    unheard: HashMap<WorkerId, Vec<(DestinationId, Vec<Envelope>)>>,
+    ending: Vec<JoinHandle<()>>,
+    input_closed: bool,
+    actions: Vec<Act>,
+}
+
+/// A worker as its queue holds it.
+struct Hand {
+    /// `None` once it is retired.
+    runs: Option<Sender<Run>>,
+    /// The worker's own channel, to take back what it has not begun.
+    back: Receiver<Run>,
+    thread: JoinHandle<()>,
+}
+
+impl QueueThread {
+    /// A queue around its dispatcher.
+    pub fn new(
+        id: QueueId,
+        dispatcher: Dispatcher<Arc<Exchange>>,
+        inbox: Receiver<Inbox>,
+        ways: Ways,
+        shared: Arc<Shared>,
+    ) -> QueueThread {
+        QueueThread {
+            id,
+            dispatcher,
+            inbox,
+            ways,
+            shared,
+            workers: HashMap::new(),
+            unheard: HashMap::new(),
+            ending: Vec::new(),
+            input_closed: false,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Works until everything is settled and nothing more can come.
+    pub fn work(mut self) {
+        while !(self.input_closed && self.dispatcher.is_idle() && self.workers.is_empty()) {
+            let Some(event) = self.wait() else { break };
+            self.handle(event);
+            for _ in 1..EVENTS_AT_ONCE {
+                let Ok(event) = self.inbox.try_recv() else {
+                    break;
+                };
+                self.handle(event);
+            }
+            self.show();
+        }
+        self.ways.permits.close(self.id);
+        for thread in self.ending {
+            // A worker that panicked has settled its mail in its guard.
+            let _ = thread.join();
+        }
+    }
+
+    fn wait(&self) -> Option<Inbox> {
+        match self.dispatcher.wake_at() {
+            None => self.inbox.recv().ok(),
+            Some(instant) => match self.inbox.recv_deadline(instant) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => Some(Event::Wake),
+                Err(RecvTimeoutError::Disconnected) => None,
+            },
+        }
+    }
+
+    fn handle(&mut self, event: Inbox) {
+        let event = match event {
+            Event::InputClosed => {
+                self.input_closed = true;
+                Event::InputClosed
+            }
+            Event::Gone { worker, returned } => self.bury(worker, returned),
+            other => other,
+        };
+        let mut actions = std::mem::take(&mut self.actions);
+        self.dispatcher
+            .on(event, Instant::now(), &*self.ways.permits, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action);
+        }
+        self.actions = actions;
+    }
+
+    /// A worker's thread is at its end: what is still in its channel is returned too.
+    fn bury(
+        &mut self,
+        worker: WorkerId,
+        mut returned: Vec<(DestinationId, Vec<Envelope>)>,
+    ) -> Inbox {
+        returned.extend(self.unheard.remove(&worker).into_iter().flatten());
+        if let Some(hand) = self.workers.remove(&worker) {
+            returned.extend(
+                hand.back
+                    .try_iter()
+                    .map(|run| (run.destination, run.envelopes)),
+            );
+            self.ending.push(hand.thread);
+        }
+        self.ending.retain(|thread| !thread.is_finished());
+        Event::Gone { worker, returned }
+    }
+
+    fn carry_out(&mut self, action: Act) {
+        match action {
+            Action::Resolve { destination } => {
+                let _ = self.ways.questions.send(Question {
+                    queue: self.id,
+                    destination,
+                });
+            }
+            Action::Spawn { worker } => self.spawn(worker),
+            Action::Assign {
+                worker,
+                destination,
+                site,
+                plan,
+                envelopes,
+            } => {
+                self.assign(
+                    worker,
+                    Run {
+                        destination,
+                        site,
+                        exchange: plan,
+                        envelopes,
+                    },
+                );
+            }
+            Action::Recall { worker } => self.recall(worker),
+            Action::Retire { worker } => {
+                if let Some(hand) = self.workers.get_mut(&worker) {
+                    hand.runs = None;
+                }
+            }
+            Action::Forward {
+                queue,
+                destination,
+                envelopes,
+                route,
+            } => {
+                let event = Event::Forwarded {
+                    destination,
+                    envelopes,
+                    route,
+                };
+                let _ = self.ways.inboxes[queue.index()].send(event);
+            }
+            Action::Refuse {
+                envelopes, verdict, ..
+            } => self.tell(&envelopes, &verdict),
+            Action::Leave {
+                envelopes,
+                status,
+                why,
+                ..
+            } => self.leave(envelopes, status, why.as_deref()),
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId) {
+        let (runs, own) = unbounded();
+        let back = own.clone();
+        let body = Worker::new(
+            worker,
+            self.id,
+            Arc::clone(&self.shared),
+            self.ways.inboxes[self.id.index()].clone(),
+        );
+        let name = format!("worker {}/{}", self.id.0, worker.0);
+        let spawned = std::thread::Builder::new()
+            .name(name)
+            .stack_size(STACK_BYTES)
+            .spawn(move || body.work(&own));
+        // If no thread is to be had, the closure is dropped, and the guard on the worker's desk says that it is gone.
+        if let Ok(thread) = spawned {
+            self.workers.insert(
+                worker,
+                Hand {
+                    runs: Some(runs),
+                    back,
+                    thread,
+                },
+            );
+        }
+    }
+
+    fn assign(&mut self, worker: WorkerId, run: Run) {
+        let hand = self
+            .workers
+            .get(&worker)
+            .and_then(|hand| hand.runs.as_ref());
+        let refused = match hand {
+            Some(runs) => runs.send(run).err().map(|error| error.0),
+            None => Some(run),
+        };
+        if let Some(run) = refused {
+            self.unheard
+                .entry(worker)
+                .or_default()
+                .push((run.destination, run.envelopes));
+        }
+    }
+
+    fn recall(&mut self, worker: WorkerId) {
+        let back = self.workers.get(&worker).map(|hand| hand.back.try_recv());
+        let envelopes = match back {
+            Some(Ok(run)) => run.envelopes,
+            Some(Err(TryRecvError::Empty | TryRecvError::Disconnected)) | None => Vec::new(),
+        };
+        self.handle(Event::Recalled { worker, envelopes });
+    }
+
+    /// Tells the ledger of a verdict that no worker was needed for.
+    fn tell(&self, envelopes: &[Envelope], verdict: &Verdict) {
+        let at = jiff::Timestamp::now().as_millisecond();
+        let attempts = envelopes.iter().map(|envelope| Attempt {
+            recipient: envelope.recipient,
+            verdict: verdict.clone(),
+            via: Via {
+                queue: self.id,
+                mx: "".into(),
+                ip: None,
+                tls: "".into(),
+            },
+            attempts: attempts_of(envelope),
+            at,
+            took_ms: 0,
+        });
+        let _ = self.shared.book.send(Entry::Attempts(attempts.collect()));
+    }
+
+    /// Leaves mail for this run. Mail that was never tried gets the reason that holds for its destination.
+    fn leave(&self, envelopes: Vec<Envelope>, status: Status, why: Option<&Verdict>) {
+        if let Some(why) = why {
+            let untried: Vec<Envelope> = envelopes
+                .iter()
+                .filter(|envelope| envelope.last_worker.is_none())
+                .copied()
+                .collect();
+            let pending = Verdict {
+                status: Status::Deferred,
+                ..why.clone()
+            };
+            if !untried.is_empty() {
+                self.tell(&untried, &pending);
+            }
+        }
+        let recipients = envelopes
+            .iter()
+            .map(|envelope| (envelope.recipient, status))
+            .collect();
+        let _ = self.shared.book.send(Entry::Left { recipients });
+    }
+
+    fn show(&self) {
+        let Some(gauges) = self.shared.gauges.queues.get(self.id.index()) else {
+            return;
+        };
+        let snapshot = self.dispatcher.snapshot();
+        gauges.workers.store(snapshot.workers as u64, Relaxed);
+        gauges.ready.store(snapshot.ready as u64, Relaxed);
+        gauges.waiting.store(snapshot.waiting as u64, Relaxed);
+        gauges.delayed.store(snapshot.delayed as u64, Relaxed);
+    }
+}

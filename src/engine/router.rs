@@ -1,0 +1,215 @@
+//! The intake thread and the router thread.
+//!
+//! Intake finds the boundaries of messages and makes envelopes; the router finds the destination of each recipient, makes
+//! one clone of the message per destination (a run of envelopes that refer to its content), and posts it to the queue
+//! that handles the destination. Neither ever waits for anybody's network: inboxes are unbounded, backlogs hold
+//! references only. Between the two is a bounded channel, so that reading does not run far ahead of routing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::book::Entry;
+use super::queue::Inbox;
+use super::shared::Shared;
+use crate::batch::{Arrival, BatchError, BatchReader, Problem};
+use crate::ledger::{Attempt, Via};
+use crate::mail::{DestinationId, Domain, MessageNo, QueueId, RecipientNo};
+use crate::queue::event::Event;
+use crate::route::{self, Interner, RouteTable};
+
+/// The names of destinations, by number.
+pub type DestinationNames = Arc<boxcar::Vec<Arc<str>>>;
+
+/// Messages handed from intake to router at once.
+const CHUNK: usize = 64;
+/// Problems kept for the face to show; all of them are in the report.
+const PROBLEMS_KEPT: usize = 20;
+
+/// A recipient on its way to the router.
+#[derive(Debug)]
+pub struct Addressed {
+    message: MessageNo,
+    recipient: RecipientNo,
+    domain: Domain,
+}
+
+/// What reading the batch came to.
+#[derive(Debug, Default)]
+pub struct ReadEnd {
+    /// Why it ended early, if it did.
+    pub error: Option<BatchError>,
+    /// The first problems with messages and addresses.
+    pub problems: Vec<String>,
+    /// How many there were.
+    pub problem_count: u64,
+}
+
+/// The intake thread: reads the batch to its end. `is_live`: more may be long in coming, so each message goes on at once.
+pub fn take_in(
+    mut reader: BatchReader,
+    is_live: bool,
+    shared: &Shared,
+    to_router: &Sender<Vec<Addressed>>,
+) -> ReadEnd {
+    let mut end = ReadEnd::default();
+    let mut chunk = Vec::with_capacity(CHUNK);
+    loop {
+        match reader.next_arrival() {
+            Ok(Some(arrival)) => admit(&arrival, shared, &mut chunk, &mut end),
+            Ok(None) => break,
+            Err(error) => {
+                end.error = Some(error);
+                break;
+            }
+        }
+        if chunk.len() >= CHUNK || is_live {
+            let _ = to_router.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
+        }
+    }
+    let _ = to_router.send(chunk);
+    end
+}
+
+/// Tells the ledger who is to get the message, settles what cannot be sent, and hands on the rest.
+fn admit(arrival: &Arrival<'_>, shared: &Shared, chunk: &mut Vec<Addressed>, end: &mut ReadEnd) {
+    let Some(last) = arrival.recipients.last() else {
+        return;
+    };
+    let gauges = &shared.gauges;
+    gauges
+        .messages
+        .fetch_add(u64::from(arrival.is_complete), Relaxed);
+    gauges
+        .recipients
+        .fetch_add(arrival.recipients.len() as u64, Relaxed);
+    let _ = shared.book.send(Entry::Admitted { last: last.no });
+    for problem in arrival.problems {
+        end.problem_count += 1;
+        if end.problems.len() < PROBLEMS_KEPT {
+            let hint = problem
+                .hint()
+                .map(|hint| format!("; {hint}"))
+                .unwrap_or_default();
+            end.problems.push(format!("{problem}{hint}"));
+        }
+    }
+    let mut invalid = Vec::new();
+    for recipient in arrival.recipients {
+        match &recipient.outcome {
+            Ok(mailbox) => chunk.push(Addressed {
+                message: arrival.message,
+                recipient: recipient.no,
+                domain: mailbox.domain().clone(),
+            }),
+            Err(problem) => invalid.push(invalid_attempt(recipient.no, problem)),
+        }
+    }
+    if !invalid.is_empty() {
+        let _ = shared.book.send(Entry::Attempts(invalid));
+    }
+}
+
+fn invalid_attempt(recipient: RecipientNo, problem: &Problem) -> Attempt {
+    Attempt {
+        recipient,
+        verdict: problem.verdict(),
+        via: Via {
+            queue: QueueId::GENERAL,
+            mx: "".into(),
+            ip: None,
+            tls: "".into(),
+        },
+        attempts: 0,
+        at: jiff::Timestamp::now().as_millisecond(),
+        took_ms: 0,
+    }
+}
+
+/// The router's state.
+pub struct Router {
+    routes: Arc<RouteTable>,
+    /// All mail goes to this host: one destination in each queue.
+    relay: Option<String>,
+    known: HashMap<Domain, (DestinationId, QueueId)>,
+    relay_numbers: HashMap<QueueId, DestinationId>,
+    interner: Interner,
+    inboxes: Vec<Sender<Inbox>>,
+}
+
+impl Router {
+    /// A router to these inboxes; `relay` is where all mail goes, if not to MX hosts.
+    pub fn new(
+        routes: Arc<RouteTable>,
+        relay: Option<String>,
+        inboxes: Vec<Sender<Inbox>>,
+    ) -> Router {
+        let (known, relay_numbers, interner) = Default::default();
+        Router {
+            routes,
+            relay,
+            known,
+            relay_numbers,
+            interner,
+            inboxes,
+        }
+    }
+
+    /// The names of destinations by their numbers: the router adds to them, resolvers read them.
+    pub fn names(&self) -> DestinationNames {
+        self.interner.names()
+    }
+
+    /// The router thread: posts what intake hands it until there is no more, and says so to the queues.
+    pub fn work(mut self, from_intake: &Receiver<Vec<Addressed>>) {
+        for chunk in from_intake {
+            let mut queues: HashMap<DestinationId, QueueId> = HashMap::new();
+            let recipients = chunk.into_iter().map(|addressed| {
+                let (destination, queue) = self.destination_of(&addressed.domain);
+                queues.insert(destination, queue);
+                (addressed.message, addressed.recipient, destination)
+            });
+            for (destination, envelopes) in route::clones(recipients) {
+                let _ = self.inboxes[queues[&destination].index()].send(Event::Post {
+                    destination,
+                    envelopes,
+                });
+            }
+        }
+        self.close_input();
+    }
+
+    /// Nothing more will be posted. Where MX patterns are configured, queues still forward to one another: there, the
+    /// end of the run tells them.
+    fn close_input(&self) {
+        if self.routes.has_mx_patterns() {
+            return;
+        }
+        for inbox in &self.inboxes {
+            let _ = inbox.send(Event::InputClosed);
+        }
+    }
+
+    /// The destination of a domain's mail, and the queue that handles it.
+    fn destination_of(&mut self, domain: &Domain) -> (DestinationId, QueueId) {
+        if let Some(known) = self.known.get(domain) {
+            return *known;
+        }
+        let queue = self.routes.queue_of(domain.as_str());
+        let number = match &self.relay {
+            None => self.interner.intern(domain.as_str()).0,
+            Some(relay) => {
+                // The same relay in two queues is two destinations, since a destination belongs to one queue.
+                let name = format!("{relay}/{}", queue.0);
+                *self
+                    .relay_numbers
+                    .entry(queue)
+                    .or_insert_with(|| self.interner.intern(&name).0)
+            }
+        };
+        self.known.insert(domain.clone(), (number, queue));
+        (number, queue)
+    }
+}

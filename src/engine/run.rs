@@ -1,0 +1,365 @@
+//! A run: all threads put together, from the opened batch to the kept ledger.
+//!
+//! Threads: intake, router, one per queue with its workers, the resolver pool, and the ledger's. This is the only place
+//! that starts them, queues' workers aside. Channels between them are unbounded but for intake to router, so that no
+//! cycle of full channels can stand still.
+//!
+//! The run ends when the ledger has heard that the batch is read and every recipient is settled for this run. Then the
+//! queues are told that no more mail comes, retire their workers and end.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::book::{self, Entry};
+use super::permits::SharedPermits;
+use super::queue::{Inbox, Question, QueueThread, Ways};
+use super::resolve::{Finder, Means};
+use super::router::{self, DestinationNames, ReadEnd, Router};
+use super::settings::{QueueSettings, Settings};
+use super::shared::Shared;
+use super::status::Gauges;
+use crate::batch::{BatchReader, BatchStore};
+use crate::dns::{Resolver, ResolverSettings};
+use crate::ledger::Ledger;
+use crate::mail::QueueId;
+use crate::queue::event::{Event, Resolution, Route};
+use crate::queue::permits::PermitTable;
+use crate::queue::{Dispatcher, DispatcherConfig};
+use crate::retry::{InDoubt, RetryPolicy};
+use crate::route::{QueueRule, RouteTable};
+
+/// Threads that look up destinations.
+const RESOLVERS: usize = 16;
+/// Chunks of messages that intake may be ahead of the router.
+const CHUNKS_AHEAD: usize = 16;
+
+/// Why a run cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The ledger's file cannot be made in the state directory.
+    Ledger(io::Error),
+    /// The resolver cannot start: no name server is configured.
+    Resolver(String),
+    /// The queues of the configuration contradict each other.
+    Routes(String),
+    /// A thread cannot be started.
+    Thread(io::Error),
+}
+
+/// A run under way.
+pub struct Running {
+    shared: Arc<Shared>,
+    inboxes: Vec<Sender<Inbox>>,
+    no_dns: Arc<AtomicBool>,
+    intake: JoinHandle<ReadEnd>,
+    reads_stdin: bool,
+    keeper: JoinHandle<(Ledger, Option<io::Error>)>,
+    others: Vec<JoinHandle<()>>,
+    over: Receiver<()>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct RunEnd {
+    /// What became of every recipient.
+    pub ledger: Ledger,
+    /// The first failure to record something.
+    pub ledger_failure: Option<io::Error>,
+    /// What reading the batch came to. `None` if standard input was still open when the run was stopped.
+    pub read: Option<ReadEnd>,
+    /// No name server answered at all.
+    pub no_dns: bool,
+}
+
+/// Starts delivering what `reader` reads into `store`.
+///
+/// # Errors
+/// [`StartError`]: nothing has been sent then.
+pub fn start(
+    reader: BatchReader,
+    store: Arc<BatchStore>,
+    settings: Settings,
+    reads_stdin: bool,
+) -> Result<Running, StartError> {
+    let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
+    let routes = Arc::new(routes(&settings)?);
+    let finder = Arc::new(Finder::new(means(&settings)?, settings.port));
+    let names: Vec<String> = (0..routes.queues())
+        .map(|at| routes.name(QueueId(at as u16)).to_owned())
+        .collect();
+    let gauges = Arc::new(Gauges::new(&names));
+    let (book, entries) = unbounded();
+    let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
+    let shared = Arc::new(Shared::new(settings, store, book, gauges));
+    let (questions, asked) = unbounded();
+    let ways = Ways {
+        questions,
+        permits: Arc::new(SharedPermits::new(
+            permit_table(&shared.settings),
+            inboxes.clone(),
+        )),
+        inboxes: inboxes.clone(),
+    };
+    let relay = shared
+        .settings
+        .relay
+        .as_ref()
+        .map(|relay| relay.host.clone());
+    let router = Router::new(Arc::clone(&routes), relay, inboxes.clone());
+    let destinations = router.names();
+    let no_dns = Arc::new(AtomicBool::new(false));
+    let mut others = Vec::new();
+    for (number, inbox) in receivers.into_iter().enumerate() {
+        let id = QueueId(number as u16);
+        let dispatcher =
+            Dispatcher::new(dispatcher_config(id, &shared.settings), fastrand::u64(..));
+        let queue = QueueThread::new(id, dispatcher, inbox, ways.clone(), Arc::clone(&shared));
+        others.push(thread(&format!("queue {number}"), move || queue.work())?);
+    }
+    drop(ways);
+    for number in 0..RESOLVERS {
+        let pool = ResolverThread {
+            finder: Arc::clone(&finder),
+            routes: Arc::clone(&routes),
+            names: Arc::clone(&destinations),
+            inboxes: inboxes.clone(),
+            shared: Arc::clone(&shared),
+            no_dns: Arc::clone(&no_dns),
+        };
+        let asked = asked.clone();
+        others.push(thread(&format!("resolver {number}"), move || {
+            pool.work(&asked)
+        })?);
+    }
+    let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
+    others.push(thread("router", move || router.work(&from_intake))?);
+    let reading = Arc::clone(&shared);
+    let intake = thread("intake", move || {
+        let end = router::take_in(reader, reads_stdin, &reading, &to_router);
+        reading.gauges.read.store(true, Relaxed);
+        let _ = reading.book.send(Entry::ReadToEnd);
+        end
+    })?;
+    let (say_over, over) = bounded(1);
+    let keeping = (Arc::clone(&shared), inboxes.clone());
+    let keeper = thread("ledger", move || {
+        let (shared, inboxes) = keeping;
+        let kept = book::keep(ledger, &entries, &shared.gauges, || {
+            stop_all(&shared, &inboxes)
+        });
+        let _ = say_over.send(());
+        kept
+    })?;
+    Ok(Running {
+        shared,
+        inboxes,
+        no_dns,
+        intake,
+        reads_stdin,
+        keeper,
+        others,
+        over,
+    })
+}
+
+impl Running {
+    /// The gauges, for progress.
+    pub fn gauges(&self) -> &Gauges {
+        &self.shared.gauges
+    }
+
+    /// Waits for the end of the run, at most `time`. True when it is over.
+    pub fn wait(&self, time: Duration) -> bool {
+        self.over.recv_timeout(time).is_ok()
+    }
+
+    /// No new transaction from now on; those under way go on.
+    pub fn stop(&self) {
+        stop_all(&self.shared, &self.inboxes);
+        if self.reads_stdin {
+            // Its reader may wait for ever: what has been read by now is the batch.
+            let _ = self.shared.book.send(Entry::ReadToEnd);
+        }
+    }
+
+    /// Cuts all connections: transactions under way end, deferred or in doubt.
+    pub fn cut(&self) {
+        self.shared.sockets.cut();
+    }
+
+    /// Ends all threads and hands over what the run came to. Call it once [`Running::wait`] has said that it is over.
+    ///
+    /// # Panics
+    /// If the ledger's thread panicked: nothing is known then.
+    pub fn finish(self) -> RunEnd {
+        for inbox in &self.inboxes {
+            let _ = inbox.send(Event::InputClosed);
+        }
+        let waits = !self.reads_stdin || self.intake.is_finished() || !self.shared.is_stopping();
+        let read = if waits { self.intake.join().ok() } else { None };
+        drop(self.inboxes);
+        if read.is_some() {
+            for thread in self.others {
+                let _ = thread.join();
+            }
+        }
+        let (ledger, ledger_failure) = self
+            .keeper
+            .join()
+            .expect("the ledger's thread has panicked");
+        RunEnd {
+            ledger,
+            ledger_failure,
+            read,
+            no_dns: self.no_dns.load(Relaxed),
+        }
+    }
+}
+
+fn stop_all(shared: &Shared, inboxes: &[Sender<Inbox>]) {
+    shared.stop();
+    for inbox in inboxes {
+        let _ = inbox.send(Event::Stop);
+    }
+}
+
+fn thread<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(StartError::Thread)
+}
+
+fn routes(settings: &Settings) -> Result<RouteTable, StartError> {
+    let rule = |queue: &QueueSettings| QueueRule {
+        name: queue.name.clone(),
+        domains: queue.domains.clone(),
+        mx: queue.mx.clone(),
+    };
+    let rules: Vec<QueueRule> = settings.queues.iter().map(rule).collect();
+    RouteTable::new(&rules).map_err(|error| StartError::Routes(error.to_string()))
+}
+
+fn means(settings: &Settings) -> Result<Means, StartError> {
+    if let Some(relay) = &settings.relay {
+        return Ok(Means::Relay(relay.clone()));
+    }
+    let resolver = Resolver::start(ResolverSettings {
+        servers: settings.dns.clone(),
+        timeout: settings.dns_timeout,
+        allow_loopback: settings.allow_loopback,
+        ..ResolverSettings::default()
+    });
+    resolver
+        .map(Means::Dns)
+        .map_err(|error| StartError::Resolver(error.to_string()))
+}
+
+fn permit_table(settings: &Settings) -> PermitTable {
+    let mut table = PermitTable::new(settings.workers_max, settings.sessions_per_site);
+    table.open(QueueId::GENERAL);
+    for (at, queue) in settings.queues.iter().enumerate() {
+        let id = QueueId(at as u16 + 1);
+        table.open(id);
+        if let Some(window) = queue.sessions_per_site {
+            table.set_queue_window(id, window);
+        }
+    }
+    table
+}
+
+fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherConfig {
+    let now = Instant::now();
+    let own = id
+        .index()
+        .checked_sub(1)
+        .and_then(|at| settings.queues.get(at));
+    let retry = RetryPolicy {
+        retry_min: settings.retry.min,
+        retry_max: settings.retry.max,
+        in_doubt_wait: settings.retry.in_doubt_wait,
+        in_doubt: InDoubt::Resend,
+        stop_at: now.checked_add(settings.retry.run_for),
+        expire_at: now.checked_add(settings.retry.expire),
+    };
+    let workers_max = own
+        .and_then(|queue| queue.workers_max)
+        .unwrap_or(settings.workers_max);
+    DispatcherConfig {
+        recipients_max: settings.recipients_max,
+        idle: settings.idle,
+        retry,
+        ..DispatcherConfig::new(id, workers_max)
+    }
+}
+
+/// One thread of the resolver pool.
+struct ResolverThread {
+    finder: Arc<Finder>,
+    routes: Arc<RouteTable>,
+    names: DestinationNames,
+    inboxes: Vec<Sender<Inbox>>,
+    shared: Arc<Shared>,
+    no_dns: Arc<AtomicBool>,
+}
+
+impl ResolverThread {
+    fn work(self, questions: &Receiver<Question>) {
+        for question in questions {
+            let Some(name) = self.names.get(question.destination.index()) else {
+                continue;
+            };
+            let resolution = self.resolve(name, question.queue);
+            let event = Event::Resolved {
+                destination: question.destination,
+                resolution,
+            };
+            let _ = self.inboxes[question.queue.index()].send(event);
+            // After the answer, so that what waited for it is left with its reason.
+            if self.no_dns.load(Relaxed) && !self.shared.is_stopping() {
+                stop_all(&self.shared, &self.inboxes);
+            }
+        }
+    }
+
+    fn resolve(&self, name: &str, asker: QueueId) -> Resolution<Arc<super::resolve::Exchange>> {
+        match self.finder.find(name) {
+            Ok((site, exchange)) => {
+                let hosts = exchange.plan.hosts.iter().map(|host| &*host.name);
+                let queue = self
+                    .routes
+                    .queue_of_hosts(hosts)
+                    .filter(|_| asker == QueueId::GENERAL);
+                let expires = Instant::now() + exchange.plan.ttl.max(Duration::from_secs(1));
+                Resolution::Known {
+                    route: Route {
+                        site,
+                        plan: Arc::new(exchange),
+                        expires,
+                    },
+                    queue,
+                }
+            }
+            Err(failure) => {
+                if failure.is_no_server() && !self.finder.has_answer() {
+                    self.no_dns.store(true, Relaxed);
+                }
+                let verdict = Arc::new(failure.verdict(name));
+                if failure.is_soft() {
+                    Resolution::Failed(verdict)
+                } else {
+                    Resolution::Refused(verdict)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What all threads of a run share: settings, the batch, the way to the ledger, and the word to stop.
+
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crossbeam_channel::Sender;
+
+use super::book::Entry;
+use super::settings::Settings;
+use super::status::Gauges;
+use crate::batch::BatchStore;
+use crate::mail::{QueueId, WorkerId};
+
+/// Shared by all threads of a run.
+#[derive(Debug)]
+pub struct Shared {
+    /// How the run is to go.
+    pub settings: Settings,
+    /// The messages.
+    pub store: Arc<BatchStore>,
+    /// The way to the ledger thread.
+    pub book: Sender<Entry>,
+    /// For the eye.
+    pub gauges: Arc<Gauges>,
+    /// Open connections, to be cut when the time for a clean end is over.
+    pub sockets: Sockets,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Puts it together.
+    pub fn new(
+        settings: Settings,
+        store: Arc<BatchStore>,
+        book: Sender<Entry>,
+        gauges: Arc<Gauges>,
+    ) -> Shared {
+        Shared {
+            settings,
+            store,
+            book,
+            gauges,
+            sockets: Sockets::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// No new transaction from now on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    /// True once [`Shared::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+}
+
+/// Open connections, by the worker that holds them. Touched once a session, never for a message.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    open: Mutex<HashMap<(QueueId, WorkerId), Weak<TcpStream>>>,
+}
+
+impl Sockets {
+    /// A worker opened a connection, in place of the one it had.
+    pub fn remember(&self, queue: QueueId, worker: WorkerId, connection: Weak<TcpStream>) {
+        self.lock().insert((queue, worker), connection);
+    }
+
+    /// A worker is gone.
+    pub fn forget(&self, queue: QueueId, worker: WorkerId) {
+        self.lock().remove(&(queue, worker));
+    }
+
+    /// Cuts all connections: who waits for a reply learns at once that none will come.
+    pub fn cut(&self) {
+        for connection in self.lock().values().filter_map(Weak::upgrade) {
+            let _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(QueueId, WorkerId), Weak<TcpStream>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,310 @@
+//! A worker: one OS thread that holds at most one session and blocks on its socket.
+//!
+//! It takes runs of envelopes of one destination from its channel, makes transactions of them, and tells the ledger and
+//! its queue what became of each. It never looks up DNS and decides nothing about other mail.
+//!
+//! When it starts to send the last body it holds it says so ([`Event::Ready`], ahead): the next run can then be in its
+//! channel before the reply to that body is in, and follows on the same session without a pause.
+//!
+//! INVARIANTS: an attempt is told to the ledger before its outcome is told to the queue, so that the queue can never
+//! settle what the ledger has not heard of; the session that is open belongs to the site the queue thinks it does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::book::Entry;
+use super::desk::{Desk, attempts_of};
+use super::dial;
+use super::parcel::Parcel;
+use super::queue::Inbox;
+use super::resolve::Exchange;
+use super::session::{Session, Turn};
+use super::shared::Shared;
+use crate::ledger::{Attempt, Via};
+use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
+use crate::queue::event::Event;
+use crate::smtp::transaction::{RecipientEnd, TransactionEnd};
+
+/// Attempts are told to the ledger in groups of this size, or after [`TELL_AFTER`].
+const TELL_GROUP: usize = 32;
+const TELL_AFTER: Duration = Duration::from_millis(100);
+
+/// One assignment: a destination, how to reach it, and a run of envelopes.
+#[derive(Debug)]
+pub struct Run {
+    /// Where it goes.
+    pub destination: DestinationId,
+    /// The site that serves it.
+    pub site: SiteId,
+    /// How to reach it.
+    pub exchange: Arc<Exchange>,
+    /// What goes there; envelopes of one message stand together.
+    pub envelopes: Vec<Envelope>,
+}
+
+/// A worker's state.
+pub struct Worker {
+    id: WorkerId,
+    queue: QueueId,
+    shared: Arc<Shared>,
+    inbox: Sender<Inbox>,
+    session: Option<Session>,
+    desk: Desk,
+    /// The transaction under way, and the one given ahead.
+    parcel: Parcel,
+    next: Parcel,
+    attempts: Vec<Attempt>,
+    told_at: Instant,
+    rng: fastrand::Rng,
+}
+
+impl Worker {
+    /// A worker of `queue` without a session.
+    pub fn new(id: WorkerId, queue: QueueId, shared: Arc<Shared>, inbox: Sender<Inbox>) -> Worker {
+        let desk = Desk::new(id, inbox.clone(), shared.book.clone(), no_way(queue));
+        Worker {
+            id,
+            queue,
+            shared,
+            inbox,
+            session: None,
+            desk,
+            parcel: Parcel::default(),
+            next: Parcel::default(),
+            attempts: Vec::new(),
+            told_at: Instant::now(),
+            rng: fastrand::Rng::new(),
+        }
+    }
+
+    /// Works until the channel is closed: that is how a worker is retired.
+    pub fn work(mut self, runs: &Receiver<Run>) {
+        while let Ok(run) = runs.recv() {
+            self.deliver(run);
+            self.tell_attempts();
+            let session = self.session.as_ref().map(|session| session.site);
+            self.desk.finish(session);
+        }
+        self.drop_session();
+        self.shared.sockets.forget(self.queue, self.id);
+    }
+
+    /// One run: a session, then transactions until the run is done or the session is of no more use.
+    fn deliver(&mut self, run: Run) {
+        self.desk.take_run(run.destination, run.envelopes);
+        if self.shared.is_stopping() || !self.ensure_session(run.site, &run.exchange) {
+            return;
+        }
+        let mut begun = self.begin_next();
+        while begun {
+            self.transact();
+            begun = !self.parcel.is_empty() || self.may_begin() && self.begin_next();
+        }
+        if !self.parcel.is_empty() {
+            self.desk.put_back(&self.parcel.envelopes);
+            self.parcel.clear();
+        }
+        if self.session.is_some() && !self.is_session_fit(false) {
+            self.drop_session();
+        }
+    }
+
+    /// Makes sure that a usable session with `site` is open. If not, the first transaction's envelopes are deferred.
+    fn ensure_session(&mut self, site: SiteId, exchange: &Exchange) -> bool {
+        let ours = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.site == site);
+        if ours && self.is_session_fit(true) {
+            return true;
+        }
+        if let Some(old) = self.drop_session() {
+            let _ = self.inbox.send(Event::Closed {
+                worker: self.id,
+                site: old,
+            });
+        }
+        let began = Instant::now();
+        match dial::open(site, exchange, &self.shared.settings, &mut self.rng) {
+            Ok(session) => {
+                self.shared
+                    .sockets
+                    .remember(self.queue, self.id, session.handle());
+                self.session = Some(session);
+                true
+            }
+            Err(unreached) => {
+                let via = Via {
+                    mx: unreached.mx,
+                    ip: unreached.ip,
+                    ..no_way(self.queue)
+                };
+                let mut group = Vec::new();
+                self.desk
+                    .take_group(self.shared.settings.recipients_max, &mut group);
+                for envelope in group {
+                    self.end(envelope, unreached.verdict.clone(), &via, began);
+                }
+                false
+            }
+        }
+    }
+
+    fn is_session_fit(&mut self, was_idle: bool) -> bool {
+        let age_max = self.shared.settings.session_age_max;
+        self.session
+            .as_mut()
+            .is_some_and(|session| session.is_fit(was_idle, age_max))
+    }
+
+    fn drop_session(&mut self) -> Option<SiteId> {
+        let session = self.session.take()?;
+        let site = session.site;
+        session.close();
+        Some(site)
+    }
+
+    fn may_begin(&mut self) -> bool {
+        !self.shared.is_stopping() && !self.desk.has_host_failed() && self.is_session_fit(false)
+    }
+
+    /// Loads the next message of the run and begins its transaction. False if the run has none left.
+    fn begin_next(&mut self) -> bool {
+        let mut parcel = std::mem::take(&mut self.parcel);
+        let loaded = self.load(&mut parcel);
+        if loaded && let Some(session) = &mut self.session {
+            session.begin(&parcel.mail());
+        }
+        self.parcel = parcel;
+        loaded
+    }
+
+    /// Fills `parcel` with the next message that can be sent; those that cannot are settled as invalid on the way.
+    fn load(&mut self, parcel: &mut Parcel) -> bool {
+        let recipients_max = self.session.as_ref().map_or(1, Session::recipients_max);
+        while self.desk.take_group(recipients_max, &mut parcel.envelopes) {
+            parcel.began = Instant::now();
+            let via = no_way(self.queue);
+            for (envelope, verdict) in parcel.load(&self.shared.store) {
+                self.end(envelope, verdict, &via, parcel.began);
+            }
+            if !parcel.is_empty() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Drives the transaction under way to its end, and with it the beginning of the next, if that one can be given
+    /// ahead: then `parcel` holds the next one afterwards, else nothing.
+    fn transact(&mut self) {
+        while let Some(session) = &mut self.session {
+            match session.turn() {
+                Turn::Body => self.send_body(),
+                Turn::Done(end) => {
+                    self.settle(end);
+                    std::mem::swap(&mut self.parcel, &mut self.next);
+                    self.next.clear();
+                    return;
+                }
+                Turn::Ready => return,
+                Turn::Closed(_) => {
+                    self.drop_session();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn send_body(&mut self) {
+        let runs_ahead = self.session.as_ref().is_some_and(Session::runs_ahead);
+        if runs_ahead && !self.shared.is_stopping() && self.next.is_empty() {
+            let mut next = std::mem::take(&mut self.next);
+            if self.load(&mut next)
+                && !self
+                    .session
+                    .as_mut()
+                    .is_some_and(|session| session.begin_ahead(&next.mail()))
+            {
+                self.desk.put_back(&next.envelopes);
+                next.clear();
+            }
+            self.next = next;
+        }
+        if self.desk.is_empty() && self.next.is_empty() {
+            let _ = self.inbox.send(Event::Ready {
+                worker: self.id,
+                ahead: true,
+            });
+        }
+        if let Some(session) = &mut self.session {
+            session.send_body(self.parcel.content.bytes());
+        }
+    }
+
+    /// The ends of a transaction become attempts, and what was not tried goes back to the run.
+    fn settle(&mut self, end: TransactionEnd) {
+        let parcel = std::mem::take(&mut self.parcel);
+        let via = self.way();
+        let mut untried = Vec::new();
+        for (envelope, end) in parcel.envelopes.iter().zip(end.ends) {
+            match end {
+                RecipientEnd::Verdict(verdict) => self.end(*envelope, verdict, &via, parcel.began),
+                RecipientEnd::Again | RecipientEnd::NotTried => untried.push(*envelope),
+            }
+        }
+        self.desk.put_back(&untried);
+        self.parcel = parcel;
+        self.parcel.clear();
+        if self.told_at.elapsed() >= TELL_AFTER {
+            self.tell_attempts();
+        }
+    }
+
+    fn end(&mut self, envelope: Envelope, verdict: Verdict, via: &Via, began: Instant) {
+        self.desk.end(envelope, &verdict);
+        self.attempts.push(Attempt {
+            recipient: envelope.recipient,
+            attempts: attempts_of(&envelope) + u16::from(verdict.status != Status::Invalid),
+            verdict,
+            via: via.clone(),
+            at: jiff::Timestamp::now().as_millisecond(),
+            took_ms: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
+        });
+        if self.attempts.len() >= TELL_GROUP {
+            self.tell_attempts();
+        }
+    }
+
+    fn tell_attempts(&mut self) {
+        self.told_at = Instant::now();
+        if !self.attempts.is_empty() {
+            let _ = self
+                .shared
+                .book
+                .send(Entry::Attempts(std::mem::take(&mut self.attempts)));
+        }
+    }
+
+    fn way(&self) -> Via {
+        match &self.session {
+            Some(session) => Via {
+                mx: Arc::clone(&session.mx),
+                ip: session.ip,
+                ..no_way(self.queue)
+            },
+            None => no_way(self.queue),
+        }
+    }
+}
+
+fn no_way(queue: QueueId) -> Via {
+    Via {
+        queue,
+        mx: "".into(),
+        ip: None,
+        tls: "".into(),
+    }
+}
