@@ -123,7 +123,7 @@ pub struct DeliveryArgs {
     /// Give up mail that is deferred for longer than this
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub expire: Option<Duration>,
-    /// Stop after this time and leave what is deferred (exit status 75)
+    /// Begin nothing new after this time; what is pending then is left (exit status 75) [default: 1h, for retries only]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub run_for: Option<Duration>,
     /// How long mail in doubt waits before it is sent again, once

@@ -204,7 +204,6 @@ fn apply_file(settings: &mut Settings, file: File) -> Result<()> {
     set_time(&mut retry.max, keys.max);
     set_time(&mut retry.expire, keys.expire);
     set_time(&mut retry.run_for, keys.run_for);
-    settings.stop_after = keys.run_for.map(|time| time.0);
     set_time(&mut retry.in_doubt_wait, keys.in_doubt_wait);
     settings.queues = file
         .queue
@@ -247,7 +246,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.retry.max, flags.retry_max);
     set(&mut settings.retry.expire, flags.expire);
     set(&mut settings.retry.run_for, flags.run_for);
-    settings.stop_after = flags.run_for.or(settings.stop_after);
+    settings.stop_after = flags.run_for;
     set(&mut settings.retry.in_doubt_wait, flags.in_doubt_wait);
     if let Some(limit) = flags.timeout {
         settings.timeouts.cap(limit);

@@ -260,7 +260,7 @@ fn means(settings: &Settings) -> Result<Means, StartError> {
         ..ResolverSettings::default()
     });
     resolver
-        .map(Means::Dns)
+        .map(|resolver| Means::Dns(Box::new(resolver)))
         .map_err(|error| StartError::Resolver(error.to_string()))
 }
 
