@@ -1,0 +1,281 @@
+//! What cannot be read or sent: refused by name and place, and nothing else with it.
+
+use super::*;
+use mailer::batch::{BatchErrorKind, ContentError};
+use mailer::mbox::MboxFlavour;
+
+#[test]
+fn inputs_that_are_no_batch_are_refused_by_name() {
+    use BatchErrorKind::{DataErr, NoInput};
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let good = write("good", format!("{FROM}To: a@x.test\n\n").as_bytes());
+    let maildir = dir.path().join("maildir");
+    for part in ["new", "cur", "tmp"] {
+        fs::create_dir_all(maildir.join(part)).unwrap();
+    }
+    for (path, kind, text) in [
+        (dir.path().join("missing"), NoInput, "cannot open"),
+        (dir.path().to_path_buf(), NoInput, "no Maildir"),
+        (maildir, DataErr, "is empty"),
+        (write("empty", b""), DataErr, "is empty"),
+        (write("blank", b"\n\n"), DataErr, "is empty"),
+        (PathBuf::from("/dev/null"), DataErr, "is empty"),
+        (
+            write("gz", b"\x1f\x8b\x08\0\0"),
+            DataErr,
+            "is gzip-compressed",
+        ),
+        (
+            write("zst", b"\x28\xb5\x2f\xfd\0"),
+            DataErr,
+            "is zstd-compressed",
+        ),
+        (
+            write("elf", b"\x7fELF\0\0\0"),
+            DataErr,
+            "neither a From_ line nor a header field at byte 0",
+        ),
+        (
+            write("bom", b"\xef\xbb\xbfFrom: a\n"),
+            DataErr,
+            "byte order mark",
+        ),
+    ] {
+        let error = error(paths(&[&good, &path]), options());
+        assert_eq!(error.kind(), kind, "{error}");
+        let line = error.to_string();
+        assert!(
+            line.contains(text) && line.starts_with(path.to_str().unwrap()),
+            "{line}"
+        );
+    }
+    let gz = error(paths(&[&dir.path().join("gz")]), options());
+    assert!(
+        gz.hint().unwrap().starts_with("run: zcat ")
+            && gz.hint().unwrap().ends_with("| mailer send -")
+    );
+    let (inputs, _) = stream(vec![]);
+    assert_eq!(
+        error(inputs, options()).to_string(),
+        "standard input: is empty"
+    );
+}
+
+#[test]
+fn an_unwritable_spool_is_an_error_of_the_machine() {
+    let (inputs, _) = stream(vec![b"To: a@x.test\n\n".to_vec()]);
+    let options = ReadOptions {
+        spool_dir: "/nonexistent".into(),
+        ..options()
+    };
+    assert_eq!(error(inputs, options).kind(), BatchErrorKind::IoErr);
+}
+
+#[test]
+fn bad_messages_take_nobody_along_and_say_where() {
+    let good = |to: &str| format!("{FROM}From: s@x.test\nTo: {to}@x.test\n\nhello\n\n");
+    let bad = |rest: &str| format!("{FROM}From: s@x.test\n{rest}\n\n");
+    let text = [
+        good("a"),
+        bad("To: b@x.test, no at, c@x.test\n\nhi"),
+        bad("To: d@x.test\n\nnul \0 here"),
+        bad("Subject: nobody\n\nhi"),
+        bad("To: e@x.test\nno field\n\nhi"),
+        bad("Received: from z\nTo: f@x.test\n\nhi"),
+        format!("{FROM}\nno header\n\n"),
+        good("g"),
+    ]
+    .concat();
+    let (_dir, path) = file("batch.mbox", &text);
+    let (_, read) = read_all(paths(&[&path]), options()).unwrap();
+    let got = recipients(&read);
+    assert_eq!(got[0], ["a@x.test"]);
+    assert_eq!(
+        got[1],
+        [
+            "b@x.test",
+            "!bad address in To: unexpected 'a': no at",
+            "c@x.test"
+        ]
+    );
+    assert_eq!(got[2], ["!a NUL byte"]);
+    assert_eq!(got[3], ["!no recipient"]);
+    assert_eq!(
+        got[4],
+        ["!a header line that is no field (no name and colon)"]
+    );
+    assert_eq!(got[5], ["!it bears Received but no X-Envelope-To"]);
+    assert_eq!(got[6], ["!no header"]);
+    assert_eq!(got[7], ["g@x.test"]);
+    let line = |needle: &str| text[..text.find(needle).unwrap()].matches('\n').count() + 1;
+    let place = |needle: &str| {
+        format!(
+            "line {} (byte {})",
+            line(needle),
+            text.find(needle).unwrap()
+        )
+    };
+    let name = path.display();
+    assert_eq!(
+        read[1].problems,
+        [format!(
+            "{name}: message 2, {}: bad address in To: unexpected 'a': no at",
+            place("at, c@x")
+        )]
+    );
+    assert_eq!(
+        read[2].problems,
+        [format!("{name}: message 3, {}: a NUL byte", place("\0"))]
+    );
+    assert_eq!(
+        read[4].problems,
+        [format!(
+            "{name}: message 5, {}: a header line that is no field (no name and colon)",
+            place("no field")
+        )]
+    );
+}
+
+#[test]
+fn lines_that_look_like_separators_are_reported_and_sent() {
+    let text = format!("{FROM}To: a@x.test\n\nFrom here\n\nFrom there\n{FROM}To: b@x.test\n");
+    let (_dir, path) = file("batch.mbox", &text);
+    let (store, read) = read_all(paths(&[&path]), options()).unwrap();
+    assert_eq!(recipients(&read), [["a@x.test"]]);
+    let name = path.display();
+    assert_eq!(
+        read[0].problems,
+        [
+            format!(
+                "{name}: message 1, line 4 (byte {}): a line begins with 'From ' but bears no date; taken as content",
+                text.find("From here").unwrap()
+            ),
+            format!(
+                "{name}: message 1, line 6 (byte {}): a line begins with 'From ' but bears no date; taken as content",
+                text.find("From there").unwrap()
+            ),
+            format!(
+                "{name}: message 1, line 7 (byte {}): a From_ line does not follow an empty line; taken as content",
+                text.rfind("From x").unwrap()
+            ),
+        ]
+    );
+    assert!(sent(&store, 0).contains("From here\r\n\r\nFrom there\r\nFrom x"));
+}
+
+#[test]
+fn ten_megabytes_of_header_line_hurt_their_own_message_only() {
+    let long = "x".repeat(10 << 20);
+    let text = format!("{FROM}To: a@x.test\nSubject: {long}\n\nhi\n\n{FROM}To: b@x.test\n\nhi\n");
+    let (_dir, path) = file("batch.mbox", &text);
+    let (_, read) = read_all(paths(&[&path]), options()).unwrap();
+    assert_eq!(
+        recipients(&read),
+        [["!a header line of more than 1048576 bytes"], ["b@x.test"]]
+    );
+    let at = text.find("Subject").unwrap();
+    assert!(read[0].problems[0].contains(&format!("message 1, line 3 (byte {at})")));
+}
+
+#[test]
+fn what_changed_after_intake_is_never_sent() {
+    let text = format!(
+        "{FROM}To: a@x.test\n\none\n\n{FROM}To: b@x.test\n\ntwo\n\n{FROM}To: c@x.test\n\nthree\n"
+    );
+    let (_dir, path) = file("batch.mbox", &text);
+    let (store, _) = read_all(paths(&[&path]), options()).unwrap();
+    let mut content = Content::new();
+    fs::write(&path, text.replace("one", "eno")).unwrap();
+    assert!(matches!(
+        store.load(MessageNo(0), &mut content),
+        Err(ContentError::Changed)
+    ));
+    assert!(content.bytes().is_empty());
+    assert!(store.load(MessageNo(1), &mut content).is_ok());
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(text.len() as u64 - 1)
+        .unwrap();
+    assert!(matches!(
+        store.load(MessageNo(2), &mut content),
+        Err(ContentError::Changed)
+    ));
+    assert!(store.mailbox(&content, RecipientNo(2)).is_err());
+}
+
+#[test]
+fn a_truncated_mboxcl2_says_so() {
+    let (_dir, path) = file(
+        "batch.mbox",
+        format!("{FROM}To: a@x.test\nContent-Length: 9\n\ntwo\n"),
+    );
+    let options = ReadOptions {
+        flavour: Some(MboxFlavour::Cl2),
+        ..options()
+    };
+    let (_, read) = read_all(paths(&[&path]), options).unwrap();
+    assert_eq!(
+        recipients(&read),
+        [["!the file ends 5 bytes before Content-Length says"]]
+    );
+}
+
+#[test]
+fn a_file_of_a_maildir_that_vanished_is_a_row_of_the_report() {
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["new", "cur"] {
+        fs::create_dir(dir.path().join(part)).unwrap();
+    }
+    for name in ["1", "2", "3"] {
+        fs::write(
+            dir.path().join("new").join(name),
+            format!("From: s@x.test\nTo: r{name}@x.test\n\n"),
+        )
+        .unwrap();
+    }
+    let store = Arc::new(BatchStore::new(options()));
+    let mut reader = BatchReader::open(paths(&[dir.path()]), store.clone()).unwrap();
+    fs::remove_file(dir.path().join("new/2")).unwrap();
+    let mut outcomes = Vec::new();
+    while let Some(arrival) = reader.next_arrival().unwrap() {
+        outcomes.push(arrival.recipients[0].outcome.is_ok());
+    }
+    assert_eq!(outcomes, [true, false, true]);
+}
+
+#[test]
+fn a_problem_becomes_a_verdict_of_one_line() {
+    let (_dir, path) = file("batch.mbox", format!("{FROM}To: a\x1b[2J@x.test\n\nhi\n"));
+    let store = Arc::new(BatchStore::new(options()));
+    let mut reader = BatchReader::open(paths(&[&path]), store).unwrap();
+    let arrival = reader.next_arrival().unwrap().unwrap();
+    let verdict = arrival.recipients[0]
+        .outcome
+        .as_ref()
+        .unwrap_err()
+        .verdict();
+    assert_eq!(verdict.status.name(), "invalid");
+    assert!(!verdict.text.contains(char::is_control), "{}", verdict.text);
+}
+
+#[test]
+fn a_stream_that_fails_is_an_error_with_its_name() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("the disk is on fire"))
+        }
+    }
+    let head = io::Cursor::new(format!("{FROM}To: a@x.test\n\n"));
+    let input = Input::Stream("standard input".to_owned(), Box::new(head.chain(Broken)));
+    let error = error(vec![input], options());
+    assert_eq!(error.kind(), BatchErrorKind::IoErr);
+    assert!(error.to_string().contains("the disk is on fire"));
+}
