@@ -9,6 +9,7 @@ use super::source::{Place, Prepared, Source, is_mbox};
 use super::store::BatchStore;
 use super::window::{Window, newlines};
 use crate::mbox::MboxFlavour;
+use crate::mbox::fault::Fault;
 use crate::mbox::scan::MessageScan;
 use crate::mbox::sniff::SNIFF_BYTES;
 use crate::mbox::splitter::{Splitter, Step, Suspect};
@@ -19,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// How many lines that look like separators are reported of one message.
-const SUSPECTS_MAX: usize = 20;
+const DATELESS_MAX: usize = 20;
 
 /// What came next.
 pub(super) enum Event {
@@ -110,8 +111,8 @@ pub(super) struct Intake {
     pub(super) begin: Begin,
     /// The line of the scan's fault.
     pub(super) fault_line: u64,
-    /// Lines that look like separators: offset and line in the file.
-    pub(super) suspects: Vec<(u64, u64, Suspect)>,
+    /// Lines that begin as separators do, without a date: offset and line in the file.
+    pub(super) dateless: Vec<(u64, u64)>,
 }
 
 impl Intake {
@@ -124,7 +125,7 @@ impl Intake {
             window: Window::new(),
             begin: Begin::default(),
             fault_line: 0,
-            suspects: Vec::new(),
+            dateless: Vec::new(),
         }
     }
 
@@ -189,7 +190,7 @@ impl Intake {
             file_offset,
             line: self.window.line(),
         };
-        self.suspects.clear();
+        self.dateless.clear();
         self.scan.begin(&self.window.bytes()[..from_line_len]);
         self.window.consume(from_line_len);
     }
@@ -207,12 +208,21 @@ impl Intake {
         self.window.consume(len);
     }
 
+    /// Content that looks like a separator. With a date in it, it is one that somebody forgot to set off: the message would
+    /// carry the next one along, to the wrong people.
     fn suspect(&mut self, len: usize, why: Suspect) {
         let empty_line = crate::mbox::line_end_len(self.window.bytes());
-        if self.suspects.len() < SUSPECTS_MAX {
-            let line = self.window.line() + u64::from(empty_line > 0);
-            let offset = self.window.offset() + empty_line as u64;
-            self.suspects.push((offset, line, why));
+        match why {
+            Suspect::NoEmptyLine if self.scan.first_fault().is_none() => {
+                self.scan.fault(Fault::LostSeparator);
+                self.fault_line = self.window.line();
+            }
+            Suspect::Dateless if self.dateless.len() < DATELESS_MAX => {
+                let line = self.window.line() + u64::from(empty_line > 0);
+                let offset = self.window.offset() + empty_line as u64;
+                self.dateless.push((offset, line));
+            }
+            _ => {}
         }
         self.content(len);
     }

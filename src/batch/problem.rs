@@ -8,7 +8,6 @@ use crate::mail::verdict::printable;
 use crate::mail::{Enhanced, Scope, Stage, Status, Verdict};
 use crate::mbox::envelope::EnvelopeFault;
 use crate::mbox::fault::Fault;
-use crate::mbox::splitter::Suspect;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,8 +23,8 @@ pub enum What {
     Envelope(EnvelopeFault),
     /// A recipient that is no address: in which field (or file), why, and the printable beginning of it.
     Address(&'static str, AddressFault, String),
-    /// A line that looks like a separator (a warning).
-    Suspect(Suspect),
+    /// A line that begins as a separator does, without a date (a warning).
+    Dateless,
     /// A file of a Maildir that cannot be read.
     Unreadable(String),
 }
@@ -56,7 +55,7 @@ pub struct Problem {
 impl Problem {
     /// True if the message is sent all the same.
     pub fn is_warning(&self) -> bool {
-        matches!(self.what, What::Suspect(_))
+        self.what == What::Dateless
     }
 
     /// What the author of the batch can do about it.
@@ -64,10 +63,7 @@ impl Problem {
         match &self.what {
             What::Content(fault) => fault.hint(),
             What::Envelope(fault) => fault.hint(),
-            What::Suspect(Suspect::Dateless) => Some("quote it as >From, as mboxrd asks"),
-            What::Suspect(Suspect::NoEmptyLine) => {
-                Some("if a message begins here, an empty line must stand before it")
-            }
+            What::Dateless => Some("quote it as >From, as mboxrd asks"),
             What::Address(..) | What::Unreadable(_) => None,
         }
     }
@@ -120,11 +116,8 @@ impl fmt::Display for What {
             What::Address(field, fault, text) => {
                 write!(f, "bad address in {field}: {fault}: {text}")
             }
-            What::Suspect(Suspect::Dateless) => {
+            What::Dateless => {
                 f.write_str("a line begins with 'From ' but bears no date; taken as content")
-            }
-            What::Suspect(Suspect::NoEmptyLine) => {
-                f.write_str("a From_ line does not follow an empty line; taken as content")
             }
             What::Unreadable(error) => write!(f, "cannot read: {}", printable(error, 256)),
         }

@@ -80,7 +80,8 @@ impl BatchReader {
     pub fn open(inputs: Vec<Input>, store: Arc<BatchStore>) -> Result<BatchReader, BatchError> {
         let prepared = prepare(inputs, store.options.flavour.unwrap_or_default())?;
         if let Some(path) = &store.options.to_file {
-            std::fs::File::open(path).map_err(|error| BatchError::open(path, &error))?;
+            path.metadata()
+                .map_err(|error| BatchError::open(path, &error))?;
         }
         Ok(BatchReader {
             intake: Intake::new(store.clone(), prepared),
@@ -113,7 +114,7 @@ impl BatchReader {
             Event::Unreadable(error) => Some(self.unreadable(error)),
         };
         self.problems.extend(problem.clone());
-        self.add_suspects();
+        self.add_dateless();
         if let Some(path) = self.store.options.to_file.clone() {
             let many = self.settle_many(&path, problem)?;
             return self.next_chunk(many);
@@ -165,11 +166,11 @@ impl BatchReader {
             .then(|| self.header_problem(0, What::Envelope(EnvelopeFault::NoRecipients)))
     }
 
-    fn add_suspects(&mut self) {
-        for i in 0..self.intake.suspects.len() {
-            let (file_offset, line, why) = self.intake.suspects[i];
+    fn add_dateless(&mut self) {
+        for i in 0..self.intake.dateless.len() {
+            let (file_offset, line) = self.intake.dateless[i];
             let offset = file_offset - self.intake.begin.file_offset;
-            let problem = self.problem(offset, line, What::Suspect(why));
+            let problem = self.problem(offset, line, What::Dateless);
             self.problems.push(problem);
         }
     }

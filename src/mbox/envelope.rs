@@ -127,8 +127,8 @@ pub fn reverse_path(
         return read(header, field, ReversePath::parse);
     }
     let sender = from_line::sender(super::without_line_end(from_line));
-    if let Some(Ok(mailbox)) = sender.map(ReversePath::parse) {
-        return Ok(mailbox);
+    if let Some(Ok(ReversePath::Mailbox(mailbox))) = sender.map(ReversePath::parse) {
+        return Ok(ReversePath::Mailbox(mailbox));
     }
     match first(FieldKind::Sender).or(first(FieldKind::From)) {
         Some(field) => read(header, field, ReversePath::parse_first),

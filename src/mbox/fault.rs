@@ -25,6 +25,8 @@ pub enum Fault {
     TooManyFields(usize),
     /// The message is larger than so many octets.
     TooLarge(u64),
+    /// A complete From_ line that no empty line precedes: two messages that became one, and nobody may get both.
+    LostSeparator,
     /// mboxcl2: no Content-Length field.
     NoContentLength,
     /// mboxcl2: a Content-Length that is no number, or two that differ.
@@ -48,6 +50,7 @@ impl fmt::Display for Fault {
             Fault::HeaderTooLarge(max) => write!(f, "a header of more than {max} bytes"),
             Fault::TooManyFields(max) => write!(f, "a header of more than {max} fields"),
             Fault::TooLarge(max) => write!(f, "a message of more than {max} bytes"),
+            Fault::LostSeparator => f.write_str("a From_ line without an empty line before it"),
             Fault::NoContentLength => f.write_str("no Content-Length, which mboxcl2 needs"),
             Fault::BadContentLength => f.write_str("a bad Content-Length"),
             Fault::WrongContentLength => {
@@ -71,6 +74,9 @@ impl Fault {
                 Some("encode it (quoted-printable or base64), or use --fold-long-lines")
             }
             Fault::HeaderNotUtf8 => Some("encode it as RFC 2047 asks, or convert it to UTF-8"),
+            Fault::LostSeparator => {
+                Some("if a message begins here, put an empty line before it, else quote it: >From")
+            }
             Fault::NoContentLength | Fault::BadContentLength | Fault::WrongContentLength => {
                 Some("is it mboxrd? then leave --mbox away")
             }

@@ -6,7 +6,7 @@
 //!
 //! A From_ line separates messages at the beginning of the file and after an empty line, and only with a date in it; the
 //! empty line belongs to it. Lines that come close are content, and reported ([`Suspect`]): if one was meant as a separator, two
-//! messages have become one. In mboxcl2 Content-Length alone decides where a message ends (see `content_length`).
+//! messages have become one, and the caller must decide what to do about it. In mboxcl2 Content-Length alone decides where a message ends (see `content_length`).
 //!
 //! Plain content is passed over at the speed of a substring search.
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod bad;
+mod fixtures;
 mod many;
 mod sources;
 

@@ -54,6 +54,8 @@ fn the_first_reverse_path_that_is_there_counts() {
     let rest = "From: First <from@x.test>, other@x.test\nSender: sender@x.test\n";
     assert_eq!(sender(rest, from_line, &none), "<line@x.test>");
     let daemon = "From MAILER-DAEMON Mon Jan  1 00:00:00 2024\n";
+    let null = "From <> Mon Jan  1 00:00:00 2024\n";
+    assert_eq!(sender("From: from@x.test\n", null, &none), "<from@x.test>");
     assert_eq!(sender(rest, daemon, &none), "<sender@x.test>");
     let rest = "From: First <from@x.test>, other@x.test\n";
     assert_eq!(sender(rest, daemon, &none), "<from@x.test>");
