@@ -2,10 +2,10 @@
 //!
 //! `SEEDS=100000` tries more seeds, `SEED=4711` replays one. A failure names its seed.
 
+#[path = "simulation/by_hand.rs"]
+mod by_hand;
 #[path = "simulation/check.rs"]
 mod check;
-#[path = "simulation/fairness.rs"]
-mod fairness;
 #[path = "simulation/scenario.rs"]
 mod scenario;
 #[path = "simulation/worker.rs"]

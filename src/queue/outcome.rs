@@ -72,6 +72,9 @@ impl<P: Clone> Dispatcher<P> {
 
     /// Keeps the permits in step with the session that the worker says is open.
     fn note_session(&mut self, w: u32, open: Option<SiteId>, t: &mut Turn<'_, P>) {
+        if open.is_some() && open == self.workers[w].closing.map(|s| self.sites[s].id) {
+            self.keep_old_session(w, t);
+        }
         self.closing_is_over(w, t);
         let Some(s) = self.workers[w].session else {
             return;
@@ -84,6 +87,18 @@ impl<P: Clone> Dispatcher<P> {
                 self.leave_session(w, t);
                 self.closing_is_over(w, t);
             }
+        }
+    }
+
+    /// The worker gave its run back before it left its old session for it.
+    fn keep_old_session(&mut self, w: u32, t: &mut Turn<'_, P>) {
+        let old = self.workers[w].closing.take();
+        self.leave_session(w, t);
+        self.closing_is_over(w, t);
+        self.workers[w].session = old;
+        if let Some(old) = old {
+            self.sites[old].workers += 1;
+            self.sites.refresh(old);
         }
     }
 

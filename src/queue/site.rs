@@ -210,15 +210,23 @@ impl Sites {
         self.unserved.front().or_else(|| self.served.front())
     }
 
-    /// True if a worker of site `s` that has used up its quantum should turn to another site: one that nobody serves,
-    /// or the next in turn if that has at least two workers less.
-    pub(super) fn others_need_more_than(&self, s: u32) -> bool {
-        if self.unserved.front().is_some_and(|other| other != s) {
+    /// True if a worker of site `s` that has used up its quantum should turn to the site whose turn it is: one that nobody
+    /// serves, or one that has at least two workers less. A site that does not need it more goes to the end of its part,
+    /// so that the next worker that asks looks at another one.
+    pub(super) fn others_need_more_than(&mut self, s: u32) -> bool {
+        if self.unserved.front().is_some() {
             return true;
         }
-        self.served
-            .front()
-            .is_some_and(|other| other != s && self[other].workers + 1 < self[s].workers)
+        for _ in 0..2 {
+            let Some(other) = self.served.front() else {
+                return false;
+            };
+            if self[other].workers + 1 < self[s].workers {
+                return true;
+            }
+            self.rotate(other);
+        }
+        false
     }
 }
 
@@ -282,7 +290,6 @@ mod tests {
         sites[1].workers = 1;
         sites.rotate(1);
         assert!(!sites.others_need_more_than(0));
-        sites.rotate(0);
         sites[0].workers = 3;
         assert!(sites.others_need_more_than(0));
     }

@@ -169,8 +169,8 @@ impl Books {
                 let size = account.runs.remove(0);
                 let busy = !account.runs.is_empty();
                 let serves = *account.permits.last().expect("a run needs a permit");
-                let keeps = busy || outcome.session.is_some();
-                account.permits.retain(|site| keeps && *site == serves);
+                let keeps = if busy { Some(serves) } else { outcome.session };
+                account.permits.retain(|site| Some(*site) == keeps);
                 self.queues[q].in_hand -= size;
             }
             Event::Closed { worker, site } => {
