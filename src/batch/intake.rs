@@ -64,7 +64,7 @@ enum Feed {
 
 /// Cuts a source into messages.
 enum Cutter {
-    Mbox(Splitter),
+    Mbox(Box<Splitter>),
     /// The whole source is one message, which has begun and ended, or not.
     Single {
         begun: bool,
@@ -75,7 +75,7 @@ enum Cutter {
 impl Cutter {
     fn new(flavour: Option<MboxFlavour>) -> Cutter {
         match flavour {
-            Some(flavour) => Cutter::Mbox(Splitter::new(flavour)),
+            Some(flavour) => Cutter::Mbox(Box::new(Splitter::new(flavour))),
             None => Cutter::Single {
                 begun: false,
                 ended: false,

@@ -145,7 +145,7 @@ impl BatchStore {
         let message = content.message.ok_or(ContentError::Invalid)?;
         let record = self.message(message).ok_or(ContentError::Invalid)?;
         let index = recipient.0.checked_sub(record.first_recipient());
-        if !index.is_some_and(|index| index < record.recipients()) {
+        if index.is_none_or(|index| index >= record.recipients()) {
             return Err(ContentError::Invalid);
         }
         let place = self
