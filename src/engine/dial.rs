@@ -10,11 +10,10 @@ use std::time::Instant;
 
 use super::resolve::Exchange;
 use super::session::{Manner, Session};
-use super::settings::Settings;
+use super::shared::Shared;
 use crate::dns::MxAddress;
 use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
 use crate::net;
-use crate::smtp::pipeline::Pipelining;
 
 /// A site could not be reached: the verdict for the mail that waits, and the last address that was tried.
 #[derive(Debug)]
@@ -34,12 +33,12 @@ pub struct Unreached {
 pub fn open(
     site: SiteId,
     exchange: &Exchange,
-    settings: &Settings,
+    shared: &Shared,
     rng: &mut fastrand::Rng,
 ) -> Result<Session, Unreached> {
     let mut last = None;
     for place in exchange.plan.ordered(rng) {
-        match open_at(site, &place, exchange.port, settings) {
+        match open_at(site, &place, exchange.port, shared) {
             Ok(session) => return Ok(session),
             Err(verdict) => {
                 last = Some(Unreached {
@@ -73,8 +72,9 @@ fn open_at(
     site: SiteId,
     place: &MxAddress,
     port: u16,
-    settings: &Settings,
+    shared: &Shared,
 ) -> Result<Session, Verdict> {
+    let settings = &shared.settings;
     let peer = SocketAddr::new(place.address, port);
     let deadline = Instant::now() + settings.timeouts.connect;
     let stream = net::connect(peer, settings.bind, deadline).map_err(|error| {
@@ -103,11 +103,11 @@ fn open_at(
         .unwrap_or_else(|| address_literal(&stream));
     let manner = Manner {
         hello,
-        level: Pipelining::Classic,
+        level: shared.hosts.level(place.address),
         recipients_max: settings.recipients_max,
         timeouts: settings.timeouts,
     };
-    Session::open(stream, site, Arc::clone(&place.host), manner)
+    Session::open(stream, site, place, manner)
 }
 
 /// The words of the system, short and without its numbers.

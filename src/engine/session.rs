@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::settings::Timeouts;
+use crate::dns::MxAddress;
 use crate::mail::{SiteId, Stage, Verdict};
 use crate::net::{Wire, WireError};
 use crate::smtp::conversation::{Conversation, Next, Settings as ConversationSettings};
@@ -30,10 +31,11 @@ pub struct Session {
     /// The server's name.
     pub mx: Arc<str>,
     /// The server's address.
-    pub ip: Option<IpAddr>,
+    pub ip: IpAddr,
     wire: Wire,
     conversation: Conversation,
     parser: ReplyParser,
+    level_max: Pipelining,
     timeouts: Timeouts,
     opened_at: Instant,
     stuffed: Vec<u8>,
@@ -57,7 +59,7 @@ pub enum Turn {
 pub struct Manner {
     /// Our name in EHLO.
     pub hello: String,
-    /// How far to run ahead of the server.
+    /// How far to run ahead of the server at most; a session starts at classic pipelining.
     pub level: Pipelining,
     /// Recipients of one transaction, at most.
     pub recipients_max: usize,
@@ -73,23 +75,24 @@ impl Session {
     pub fn open(
         stream: TcpStream,
         site: SiteId,
-        mx: Arc<str>,
+        place: &MxAddress,
         manner: Manner,
     ) -> Result<Session, Verdict> {
         let settings = ConversationSettings {
             hello: manner.hello,
-            level: manner.level,
+            level: manner.level.min(Pipelining::Classic),
             recipients_max: manner.recipients_max,
         };
         let conversation =
             Conversation::new(settings).map_err(|bad| unsayable(&bad.to_string()))?;
         let mut session = Session {
             site,
-            mx,
-            ip: stream.peer_addr().ok().map(|peer| peer.ip()),
+            mx: Arc::clone(&place.host),
+            ip: place.address,
             wire: Wire::new(stream),
             conversation,
             parser: ReplyParser::new(),
+            level_max: manner.level,
             timeouts: manner.timeouts,
             opened_at: Instant::now(),
             stuffed: Vec::new(),
@@ -114,6 +117,21 @@ impl Session {
     /// True if [`Session::begin_ahead`] has a chance: worth loading the next message for.
     pub fn runs_ahead(&self) -> bool {
         self.conversation.level() == Pipelining::Cross && self.conversation.may_reuse()
+    }
+
+    /// A message was taken: the server keeps up, so the session may run as far ahead as is allowed for the host.
+    pub fn trust(&mut self) {
+        if self.conversation.level() < self.level_max && self.conversation.capabilities().pipelining
+        {
+            self.conversation.set_level(self.level_max);
+        }
+    }
+
+    /// The level at which the session ended in a way that running ahead may have caused, if it did.
+    pub fn suspected_level(&self) -> Option<Pipelining> {
+        self.conversation
+            .is_pipelining_suspect()
+            .then(|| self.conversation.level())
     }
 
     /// Writes and reads until something is to be decided.

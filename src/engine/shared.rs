@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crossbeam_channel::Sender;
 
 use super::book::Entry;
+use super::hosts::HostLevels;
 use super::settings::Settings;
 use super::status::Gauges;
 use crate::batch::BatchStore;
@@ -26,6 +27,8 @@ pub struct Shared {
     pub gauges: Arc<Gauges>,
     /// Open connections, to be cut when the time for a clean end is over.
     pub sockets: Sockets,
+    /// What is known of hosts.
+    pub hosts: HostLevels,
     stopping: AtomicBool,
 }
 
@@ -43,6 +46,7 @@ impl Shared {
             book,
             gauges,
             sockets: Sockets::default(),
+            hosts: HostLevels::default(),
             stopping: AtomicBool::new(false),
         }
     }

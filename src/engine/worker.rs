@@ -127,7 +127,7 @@ impl Worker {
             });
         }
         let began = Instant::now();
-        match dial::open(site, exchange, &self.shared.settings, &mut self.rng) {
+        match dial::open(site, exchange, &self.shared, &mut self.rng) {
             Ok(session) => {
                 self.shared
                     .sockets
@@ -161,6 +161,9 @@ impl Worker {
 
     fn drop_session(&mut self) -> Option<SiteId> {
         let session = self.session.take()?;
+        if let Some(level) = session.suspected_level() {
+            self.shared.hosts.suspect(session.ip, level);
+        }
         let site = session.site;
         session.close();
         Some(site)
@@ -209,7 +212,7 @@ impl Worker {
                     self.next.clear();
                     return;
                 }
-                Turn::Ready => return,
+                Turn::Ready => unreachable!("a transaction ends with its ends"),
                 Turn::Closed(_) => {
                     self.drop_session();
                     return;
@@ -248,6 +251,12 @@ impl Worker {
     fn settle(&mut self, end: TransactionEnd) {
         let parcel = std::mem::take(&mut self.parcel);
         let via = self.way();
+        let is_taken = |end: &RecipientEnd| matches!(end, RecipientEnd::Verdict(v) if v.status == Status::Delivered);
+        if let Some(session) = &mut self.session
+            && end.ends.iter().any(is_taken)
+        {
+            session.trust();
+        }
         let mut untried = Vec::new();
         for (envelope, end) in parcel.envelopes.iter().zip(end.ends) {
             match end {
@@ -292,7 +301,7 @@ impl Worker {
         match &self.session {
             Some(session) => Via {
                 mx: Arc::clone(&session.mx),
-                ip: session.ip,
+                ip: Some(session.ip),
                 ..no_way(self.queue)
             },
             None => no_way(self.queue),
