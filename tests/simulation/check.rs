@@ -32,6 +32,8 @@ struct Account {
     runs: Vec<usize>,
     /// Sites whose permits it holds.
     permits: Vec<SiteId>,
+    /// Envelopes it was given since it turned to the site it serves.
+    served: usize,
     retired: bool,
 }
 
@@ -49,6 +51,10 @@ struct QueueBooks {
     in_hand: usize,
     accounts: HashMap<WorkerId, Account>,
     no_spawn_until: Option<Instant>,
+    /// Sites with mail for which there was no worker after the event before.
+    unserved: Vec<SiteId>,
+    /// Who was given more by this event although it had been given this much for the same site.
+    goes_on: Vec<(WorkerId, usize)>,
 }
 
 impl Books {
@@ -127,7 +133,11 @@ impl Books {
         account.runs.push(envelopes.len());
         if !account.permits.contains(&site) {
             account.permits.push(site);
+            account.served = 0;
         }
+        let before = account.served;
+        account.served += envelopes.len();
+        self.queues[q].goes_on.push((worker, before));
         ahead
     }
 
@@ -157,6 +167,7 @@ impl Books {
 
     /// An event is received: what it brings is the dispatcher's from now on.
     pub fn received(&mut self, q: usize, event: &Event<Plan>, now: Instant) {
+        self.queues[q].goes_on.clear();
         match event {
             Event::Post { envelopes, .. } | Event::Forwarded { envelopes, .. } => {
                 self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
@@ -208,8 +219,11 @@ impl Books {
 
 impl World {
     /// All invariants that concern queue `q`, after an event.
-    pub fn check(&self, q: usize) {
+    pub fn check(&mut self, q: usize) {
         let snapshot = self.queues[q].dispatcher.snapshot();
+        if self.is_small() {
+            self.check_quantum(q);
+        }
         self.check_counts(q, &snapshot);
         self.check_permits(q);
         if self.queues[q].stopped {
@@ -306,6 +320,26 @@ impl World {
                 assert!(view.waiting == 0 || !feeds, "{view:?} has a ready worker");
             }
         }
+    }
+
+    /// A worker that has used up its quantum does not go on with its site while another has waited for any worker at all.
+    fn check_quantum(&mut self, q: usize) {
+        let dispatcher = &self.queues[q].dispatcher;
+        let unserved = dispatcher.sites().filter(|view| {
+            let takes_mail = matches!(view.gate, GateView::Open | GateView::Probe);
+            view.waiting > 0 && view.workers == 0 && takes_mail && self.could_open(q, view.site)
+        });
+        let unserved: Vec<_> = unserved.map(|view| view.site).collect();
+        let books = &self.books.queues[q];
+        let waits = books.unserved.iter().any(|site| unserved.contains(site));
+        for &(worker, served) in &books.goes_on {
+            let own = |(_, _, envelope): (_, _, Envelope)| envelope.was_tried_by(worker);
+            assert!(
+                !waits || served < self.scenario.quantum || dispatcher.envelopes().any(own),
+                "{worker:?} goes on after {served} envelopes while {unserved:?} wait"
+            );
+        }
+        self.books.queues[q].unserved = unserved;
     }
 
     fn could_open(&self, q: usize, site: SiteId) -> bool {
