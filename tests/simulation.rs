@@ -6,8 +6,12 @@
 mod by_hand;
 #[path = "simulation/check.rs"]
 mod check;
+#[path = "simulation/desk.rs"]
+mod desk;
 #[path = "simulation/scenario.rs"]
 mod scenario;
+#[path = "simulation/turns.rs"]
+mod turns;
 #[path = "simulation/worker.rs"]
 mod worker;
 #[path = "simulation/world.rs"]

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use mailer::mail::{Envelope, RecipientNo, SiteId, WorkerId};
+use mailer::mail::{DestinationId, Envelope, RecipientNo, SiteId, WorkerId};
 use mailer::queue::{Event, GateView, SiteView, Snapshot};
 
 use crate::world::{Plan, World};
@@ -40,27 +40,34 @@ struct Account {
 #[derive(Default)]
 pub struct Books {
     places: Vec<Place>,
-    queues: Vec<QueueBooks>,
+    /// Who made the latest attempt for each envelope, as far as it counts.
+    tried: Vec<Option<(usize, WorkerId)>>,
+    pub queues: Vec<QueueBooks>,
     promised: HashSet<(usize, Option<SiteId>)>,
 }
 
 #[derive(Default)]
-struct QueueBooks {
+pub struct QueueBooks {
     /// Envelopes the dispatcher must have.
     held: usize,
     in_hand: usize,
     accounts: HashMap<WorkerId, Account>,
     no_spawn_until: Option<Instant>,
     /// Sites with mail for which there was no worker after the event before.
-    unserved: Vec<SiteId>,
+    pub unserved: Vec<SiteId>,
     /// Who was given more by this event although it had been given this much for the same site.
-    goes_on: Vec<(WorkerId, usize)>,
+    pub goes_on: Vec<(WorkerId, usize)>,
+    /// The destinations this event took a run from.
+    pub served: Vec<DestinationId>,
+    /// For each destination that waits, the runs its site has given others meanwhile.
+    pub passed: HashMap<DestinationId, u32>,
 }
 
 impl Books {
     pub fn new(envelopes: u32, queues: usize) -> Books {
         Books {
             places: vec![Place::Unposted; envelopes as usize],
+            tried: vec![None; envelopes as usize],
             queues: (0..queues).map(|_| QueueBooks::default()).collect(),
             promised: HashSet::new(),
         }
@@ -155,6 +162,17 @@ impl Books {
         }
     }
 
+    /// A worker has tried these in vain.
+    pub fn tried(&mut self, q: usize, worker: WorkerId, envelopes: &[Envelope]) {
+        for envelope in envelopes {
+            self.tried[envelope.recipient.index()] = Some((q, worker));
+        }
+    }
+
+    pub fn was_tried(&self, envelope: &Envelope, q: usize, worker: WorkerId) -> bool {
+        self.tried[envelope.recipient.index()] == Some((q, worker))
+    }
+
     pub fn ended(&mut self, q: usize, worker: WorkerId) {
         let place = Place::Worker(q, worker);
         assert!(!self.places.contains(&place), "a thread took mail with it");
@@ -168,6 +186,7 @@ impl Books {
     /// An event is received: what it brings is the dispatcher's from now on.
     pub fn received(&mut self, q: usize, event: &Event<Plan>, now: Instant) {
         self.queues[q].goes_on.clear();
+        self.queues[q].served.clear();
         match event {
             Event::Post { envelopes, .. } | Event::Forwarded { envelopes, .. } => {
                 self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
@@ -223,6 +242,7 @@ impl World {
         let snapshot = self.queues[q].dispatcher.snapshot();
         if self.is_small() {
             self.check_quantum(q);
+            self.check_turns(q);
         }
         self.check_counts(q, &snapshot);
         self.check_permits(q);
@@ -322,27 +342,7 @@ impl World {
         }
     }
 
-    /// A worker that has used up its quantum does not go on with its site while another has waited for any worker at all.
-    fn check_quantum(&mut self, q: usize) {
-        let dispatcher = &self.queues[q].dispatcher;
-        let unserved = dispatcher.sites().filter(|view| {
-            let takes_mail = matches!(view.gate, GateView::Open | GateView::Probe);
-            view.waiting > 0 && view.workers == 0 && takes_mail && self.could_open(q, view.site)
-        });
-        let unserved: Vec<_> = unserved.map(|view| view.site).collect();
-        let books = &self.books.queues[q];
-        let waits = books.unserved.iter().any(|site| unserved.contains(site));
-        for &(worker, served) in &books.goes_on {
-            let own = |(_, _, envelope): (_, _, Envelope)| envelope.was_tried_by(worker);
-            assert!(
-                !waits || served < self.scenario.quantum || dispatcher.envelopes().any(own),
-                "{worker:?} goes on after {served} envelopes while {unserved:?} wait"
-            );
-        }
-        self.books.queues[q].unserved = unserved;
-    }
-
-    fn could_open(&self, q: usize, site: SiteId) -> bool {
+    pub fn could_open(&self, q: usize, site: SiteId) -> bool {
         let queue = mailer::mail::QueueId(q as u16);
         !self.books.promised.contains(&(q, Some(site)))
             && self.permits.borrow().would_take_session(site, queue)
@@ -360,7 +360,7 @@ impl World {
 
     /// What a worker tried last itself goes to another one, where one could take it.
     pub fn check_assignment(&self, q: usize, worker: WorkerId, site: SiteId, run: &[Envelope]) {
-        if !run.iter().any(|envelope| envelope.was_tried_by(worker)) {
+        if !run.iter().any(|e| self.books.was_tried(e, q, worker)) {
             return;
         }
         let dispatcher = &self.queues[q].dispatcher;

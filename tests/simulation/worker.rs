@@ -284,6 +284,9 @@ impl World {
         self.tally.retried += deferred.len() as u64;
         self.books.worker_returns(q, id, &back);
         self.books.worker_settles(q, id, &job.envelopes);
+        let counts = |(_, why): &&(Envelope, Deferral)| why.class != Class::Session;
+        let tried: Vec<_> = deferred.iter().filter(counts).map(|(e, _)| *e).collect();
+        self.books.tried(q, id, &tried);
         let host = verdict(Status::Deferred, Scope::Host, Stage::Connect);
         let outcome = Outcome {
             deferred,

@@ -351,6 +351,7 @@ impl World {
                 self.tally.assigned += 1;
                 self.check_assignment(q, worker, site, &envelopes);
                 let ahead = self.books.assigned(q, worker, site, &envelopes);
+                self.books.queues[q].served.push(destination);
                 self.tally.ahead += u64::from(ahead);
                 let job = Job {
                     destination,
