@@ -1,8 +1,11 @@
-//! A worker's desk: the envelopes of the run it works on, so that each is accounted for however the thread ends.
+//! A worker's desk: the envelopes of the runs it works on, so that each is accounted for however the thread ends.
 //!
-//! INVARIANT: every envelope put on the desk leaves it exactly once: in the [`Outcome`] of the run, or, if the thread
+//! There is one run, and a second one once the first has nothing left to begin with: its first message can then leave
+//! with the final dot of the first run's last.
+//!
+//! INVARIANT: every envelope put on the desk leaves it exactly once: in the [`Outcome`] of its run, or, if the thread
 //! panics, by the desk's `Drop`, which settles what was tried and returns what was not. So a bug in a worker costs at
-//! most the transaction it was in, and never hangs the run.
+//! most the transactions it was in, and never hangs the run. Outcomes are told in the order of the runs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,56 +21,75 @@ use crate::mail::{
 use crate::queue::event::{Event, Outcome};
 use crate::retry::Deferral;
 
+/// Runs on the desk at most: one under way, one begun ahead.
+const RUNS_MAX: usize = 2;
+
 /// What a worker has before it.
 #[derive(Debug)]
 pub struct Desk {
     worker: WorkerId,
     inbox: Sender<Inbox>,
     book: Sender<Entry>,
+    via: Via,
+    runs: VecDeque<OpenRun>,
+}
+
+/// A run, as far as it is not finished.
+#[derive(Debug)]
+struct OpenRun {
     destination: DestinationId,
     /// Not begun yet, in order.
     waiting: VecDeque<Envelope>,
-    /// In a transaction, and the way it takes.
+    /// In a transaction.
     under_way: Vec<Envelope>,
-    via: Via,
-    deferred: Vec<(Envelope, Deferral)>,
-    deferred_as: Vec<Status>,
+    deferred: Vec<(Envelope, Deferral, Status)>,
     settled: u32,
     host_failed: Option<Arc<Verdict>>,
 }
 
+impl OpenRun {
+    fn is_clear(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_empty()
+    }
+}
+
 impl Desk {
-    /// An empty desk.
+    /// An empty desk. `via` is the way that is shown for what a panic interrupts.
     pub fn new(worker: WorkerId, inbox: Sender<Inbox>, book: Sender<Entry>, via: Via) -> Desk {
         Desk {
             worker,
             inbox,
             book,
-            destination: DestinationId(0),
-            waiting: VecDeque::new(),
-            under_way: Vec::new(),
             via,
-            deferred: Vec::new(),
-            deferred_as: Vec::new(),
-            settled: 0,
-            host_failed: None,
+            runs: VecDeque::with_capacity(RUNS_MAX),
         }
     }
 
-    /// Puts a run on the empty desk.
+    /// Puts a run on the desk, behind the one that is there.
     pub fn take_run(&mut self, destination: DestinationId, envelopes: Vec<Envelope>) {
-        debug_assert!(
-            self.waiting.is_empty() && self.under_way.is_empty(),
-            "a run on a desk that is not clear"
-        );
-        self.destination = destination;
-        self.waiting = envelopes.into();
+        debug_assert!(self.runs.len() < RUNS_MAX, "a run too many on the desk");
+        self.runs.push_back(OpenRun {
+            destination,
+            waiting: envelopes.into(),
+            under_way: Vec::new(),
+            deferred: Vec::new(),
+            settled: 0,
+            host_failed: None,
+        });
+    }
+
+    /// True if another run may be taken: nothing is left to begin with, and there is room.
+    pub fn has_room(&self) -> bool {
+        self.runs.len() < RUNS_MAX && self.is_empty()
     }
 
     /// The next envelopes for one transaction: of one message, at most `recipients_max`. They count as under way.
     pub fn take_group(&mut self, recipients_max: usize, group: &mut Vec<Envelope>) -> bool {
         group.clear();
-        while let Some(envelope) = self.waiting.front() {
+        let Some(run) = self.runs.iter_mut().find(|run| !run.waiting.is_empty()) else {
+            return false;
+        };
+        while let Some(envelope) = run.waiting.front() {
             let fits = group
                 .first()
                 .is_none_or(|first: &Envelope| first.message == envelope.message);
@@ -75,83 +97,102 @@ impl Desk {
                 break;
             }
             group.push(*envelope);
-            self.waiting.pop_front();
+            run.waiting.pop_front();
         }
-        self.under_way.extend_from_slice(group);
-        !group.is_empty()
+        run.under_way.extend_from_slice(group);
+        true
     }
 
-    /// True if no envelope of the run is left to begin with.
+    /// True if no envelope is left to begin with.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.runs.iter().all(|run| run.waiting.is_empty())
     }
 
-    /// Puts envelopes back that were taken and not tried, before the others.
+    /// Puts envelopes back that were taken and not tried, before the others of their run.
     pub fn put_back(&mut self, envelopes: &[Envelope]) {
         for envelope in envelopes.iter().rev() {
-            self.waiting.push_front(*envelope);
+            if let Some(run) = self.take_from_under_way(envelope) {
+                run.waiting.push_front(*envelope);
+            }
         }
-        self.forget(envelopes);
     }
 
     /// An envelope's attempt has ended with this verdict.
     pub fn end(&mut self, mut envelope: Envelope, verdict: &Verdict) {
-        self.forget(&[envelope]);
-        let fails_host = matches!(verdict.scope, Scope::Host | Scope::Local);
-        if fails_host && verdict.status.is_pending() && self.host_failed.is_none() {
-            self.host_failed = Some(Arc::new(verdict.clone()));
+        let worker = self.worker;
+        let Some(run) = self.take_from_under_way(&envelope) else {
+            return;
+        };
+        if !verdict.status.is_pending() {
+            run.settled += 1;
+            return;
         }
-        if verdict.status.is_pending() {
-            envelope.tried_by(self.worker);
-            self.deferred.push((envelope, Deferral::of(verdict, None)));
-            self.deferred_as.push(verdict.status);
-        } else {
-            self.settled += 1;
+        if matches!(verdict.scope, Scope::Host | Scope::Local) && run.host_failed.is_none() {
+            run.host_failed = Some(Arc::new(verdict.clone()));
         }
+        envelope.tried_by(worker);
+        run.deferred
+            .push((envelope, Deferral::of(verdict, None), verdict.status));
     }
 
-    fn forget(&mut self, envelopes: &[Envelope]) {
-        self.under_way.retain(|each| {
-            !envelopes
-                .iter()
-                .any(|gone| gone.recipient == each.recipient)
+    /// The run that `envelope` is under way in, which it leaves.
+    fn take_from_under_way(&mut self, envelope: &Envelope) -> Option<&mut OpenRun> {
+        let is_it = |each: &Envelope| each.recipient == envelope.recipient;
+        let found = self.runs.iter_mut().find_map(|run| {
+            let at = run.under_way.iter().position(is_it)?;
+            Some((run, at))
         });
+        debug_assert!(
+            found.is_some(),
+            "recipient {} is not under way",
+            envelope.recipient.0
+        );
+        let (run, at) = found?;
+        run.under_way.swap_remove(at);
+        Some(run)
     }
 
-    /// True if the site failed during this run.
+    /// True if the site failed during these runs.
     pub fn has_host_failed(&self) -> bool {
-        self.host_failed.is_some()
+        self.runs.iter().any(|run| run.host_failed.is_some())
     }
 
-    /// Clears the desk: what is left is returned untried.
-    pub fn finish(&mut self, session: Option<SiteId>) {
+    /// True if the first of two runs is done: time for [`Desk::finish_first`].
+    pub fn is_first_done(&self) -> bool {
+        self.runs.len() > 1 && self.runs[0].is_clear()
+    }
+
+    /// Reports the first run, if there is one: what is left of it is returned untried.
+    pub fn finish_first(&mut self, session: Option<SiteId>) -> bool {
+        let Some(run) = self.runs.pop_front() else {
+            return false;
+        };
         let outcome = Outcome {
-            deferred: std::mem::take(&mut self.deferred),
-            settled: std::mem::take(&mut self.settled),
-            returned: std::mem::take(&mut self.waiting).into(),
-            host_failed: self.host_failed.take(),
+            deferred: run
+                .deferred
+                .into_iter()
+                .map(|(envelope, deferral, _)| (envelope, deferral))
+                .collect(),
+            settled: run.settled,
+            returned: run.waiting.into(),
+            host_failed: run.host_failed,
             session,
         };
-        self.deferred_as.clear();
         let _ = self.inbox.send(Event::Finished {
             worker: self.worker,
             outcome,
         });
+        true
     }
 
     /// What was tried when a panic came: it may or may not have been delivered, and what was deferred stays so.
-    fn settle_after_panic(&mut self) {
+    fn settle_after_panic(&mut self, run: &OpenRun) {
         let text =
             "an error of this program interrupted the transaction: it may have been delivered";
-        let verdict = Verdict::own(
-            Status::InDoubt,
-            Scope::Local,
-            Stage::Body,
-            Enhanced::new(4, 3, 0),
-            text,
-        );
+        let enhanced = Enhanced::new(4, 3, 0);
+        let verdict = Verdict::own(Status::InDoubt, Scope::Local, Stage::Body, enhanced, text);
         let at = jiff::Timestamp::now().as_millisecond();
-        let attempts = self.under_way.iter().map(|envelope| Attempt {
+        let attempts = run.under_way.iter().map(|envelope| Attempt {
             recipient: envelope.recipient,
             verdict: verdict.clone(),
             via: self.via.clone(),
@@ -160,12 +201,14 @@ impl Desk {
             took_ms: 0,
         });
         let _ = self.book.send(Entry::Attempts(attempts.collect()));
-        let in_doubt = self
+        let in_doubt = run
             .under_way
-            .drain(..)
+            .iter()
             .map(|envelope| (envelope.recipient, Status::InDoubt));
-        let deferred = self.deferred.drain(..).zip(self.deferred_as.drain(..));
-        let deferred = deferred.map(|((envelope, _), status)| (envelope.recipient, status));
+        let deferred = run
+            .deferred
+            .iter()
+            .map(|(envelope, _, status)| (envelope.recipient, *status));
         let _ = self.book.send(Entry::Left {
             recipients: in_doubt.chain(deferred).collect(),
         });
@@ -179,15 +222,15 @@ pub fn attempts_of(envelope: &Envelope) -> u16 {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.settle_after_panic();
+        let mut returned = Vec::new();
+        for run in std::mem::take(&mut self.runs) {
+            if std::thread::panicking() {
+                self.settle_after_panic(&run);
+            }
+            if !run.waiting.is_empty() {
+                returned.push((run.destination, run.waiting.into()));
+            }
         }
-        let waiting: Vec<Envelope> = self.waiting.drain(..).collect();
-        let returned = if waiting.is_empty() {
-            Vec::new()
-        } else {
-            vec![(self.destination, waiting)]
-        };
         let _ = self.inbox.send(Event::Gone {
             worker: self.worker,
             returned,
@@ -247,7 +290,7 @@ mod tests {
         desk.end(group[0], &verdict(Status::Deferred, Scope::Host));
         desk.take_group(9, &mut group);
         desk.put_back(&group);
-        desk.finish(None);
+        assert!(desk.finish_first(None));
         let Ok(Event::Finished { outcome, .. }) = events.try_recv() else {
             panic!("no outcome")
         };
@@ -262,6 +305,35 @@ mod tests {
         assert!(outcome.deferred[0].0.was_tried_by(WorkerId(7)));
         assert_eq!(outcome.returned[0].message, MessageNo(3));
         assert!(outcome.host_failed.is_some());
+    }
+
+    #[test]
+    fn the_first_message_of_the_next_run_goes_out_before_the_last_of_this_one_is_answered() {
+        let (mut desk, events, _entries) = desk();
+        desk.take_run(DestinationId(1), envelopes(&[1]));
+        let (mut last, mut first) = (Vec::new(), Vec::new());
+        assert!(!desk.has_room());
+        desk.take_group(9, &mut last);
+        assert!(desk.has_room());
+        let next = vec![Envelope::new(MessageNo(7), RecipientNo(70))];
+        desk.take_run(DestinationId(1), next);
+        desk.take_group(9, &mut first);
+        assert!(!desk.has_room() && !desk.is_first_done());
+        desk.end(first[0], &verdict(Status::Delivered, Scope::Recipient));
+        assert!(!desk.is_first_done(), "outcomes are told in order");
+        desk.put_back(&last);
+        desk.take_group(9, &mut last);
+        desk.end(last[0], &verdict(Status::Refused, Scope::Recipient));
+        assert!(desk.is_first_done());
+        assert!(desk.finish_first(None) && desk.finish_first(None) && !desk.finish_first(None));
+        let settled: Vec<u32> = events
+            .try_iter()
+            .map(|event| match event {
+                Event::Finished { outcome, .. } => outcome.settled,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(settled, [1, 1]);
     }
 
     #[test]

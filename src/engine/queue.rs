@@ -234,12 +234,13 @@ impl QueueThread {
             self.id,
             Arc::clone(&self.shared),
             self.ways.inboxes[self.id.index()].clone(),
+            own,
         );
         let name = format!("worker {}/{}", self.id.0, worker.0);
         let spawned = std::thread::Builder::new()
             .name(name)
             .stack_size(STACK_BYTES)
-            .spawn(move || body.work(&own));
+            .spawn(move || body.work());
         // If no thread is to be had, the closure is dropped, and the guard on the worker's desk says that it is gone.
         if let Ok(thread) = spawned {
             self.workers.insert(

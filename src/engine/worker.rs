@@ -3,8 +3,9 @@
 //! It takes runs of envelopes of one destination from its channel, makes transactions of them, and tells the ledger and
 //! its queue what became of each. It never looks up DNS and decides nothing about other mail.
 //!
-//! When it starts to send the last body it holds it says so ([`Event::Ready`], ahead): the next run can then be in its
-//! channel before the reply to that body is in, and follows on the same session without a pause.
+//! When it takes up the last message it holds it says so ([`Event::Ready`], ahead): when that message's body is due, the
+//! next run can then be in its channel, and its first message's commands leave with that body's final dot. A worker that
+//! said so only when it was done would pay a round trip more for every run.
 //!
 //! INVARIANTS: an attempt is told to the ledger before its outcome is told to the queue, so that the queue can never
 //! settle what the ledger has not heard of; the session that is open belongs to the site the queue thinks it does.
@@ -50,6 +51,7 @@ pub struct Worker {
     queue: QueueId,
     shared: Arc<Shared>,
     inbox: Sender<Inbox>,
+    runs: Receiver<Run>,
     session: Option<Session>,
     desk: Desk,
     /// The transaction under way, and the one given ahead.
@@ -61,14 +63,21 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker of `queue` without a session.
-    pub fn new(id: WorkerId, queue: QueueId, shared: Arc<Shared>, inbox: Sender<Inbox>) -> Worker {
+    /// A worker of `queue` without a session, that takes its runs from this channel.
+    pub fn new(
+        id: WorkerId,
+        queue: QueueId,
+        shared: Arc<Shared>,
+        inbox: Sender<Inbox>,
+        runs: Receiver<Run>,
+    ) -> Worker {
         let desk = Desk::new(id, inbox.clone(), shared.book.clone(), no_way(queue));
         Worker {
             id,
             queue,
             shared,
             inbox,
+            runs,
             session: None,
             desk,
             parcel: Parcel::default(),
@@ -80,18 +89,19 @@ impl Worker {
     }
 
     /// Works until the channel is closed: that is how a worker is retired.
-    pub fn work(mut self, runs: &Receiver<Run>) {
-        while let Ok(run) = runs.recv() {
+    pub fn work(mut self) {
+        while let Ok(run) = self.runs.recv() {
             self.deliver(run);
             self.tell_attempts();
             let session = self.session.as_ref().map(|session| session.site);
-            self.desk.finish(session);
+            while self.desk.finish_first(session) {}
         }
         self.drop_session();
         self.shared.sockets.forget(self.queue, self.id);
     }
 
-    /// One run: a session, then transactions until the run is done or the session is of no more use.
+    /// A run, and those that are given ahead: a session, then transactions until nothing is left or the session is of no
+    /// more use.
     fn deliver(&mut self, run: Run) {
         self.desk.take_run(run.destination, run.envelopes);
         if self.shared.is_stopping() || !self.ensure_session(run.site, &run.exchange) {
@@ -100,6 +110,7 @@ impl Worker {
         let mut begun = self.begin_next();
         while begun {
             self.transact();
+            self.finish_first_of_two();
             begun = !self.parcel.is_empty() || self.may_begin() && self.begin_next();
         }
         if !self.parcel.is_empty() {
@@ -108,6 +119,15 @@ impl Worker {
         }
         if self.session.is_some() && !self.is_session_fit(false) {
             self.drop_session();
+        }
+    }
+
+    /// Reports the first of two runs as soon as it is done: its queue waits for what was deferred.
+    fn finish_first_of_two(&mut self) {
+        if self.desk.is_first_done() {
+            self.tell_attempts();
+            let session = self.session.as_ref().map(|session| session.site);
+            self.desk.finish_first(session);
         }
     }
 
@@ -194,6 +214,12 @@ impl Worker {
                 self.end(envelope, verdict, &via, parcel.began);
             }
             if !parcel.is_empty() {
+                if self.desk.has_room() {
+                    let _ = self.inbox.send(Event::Ready {
+                        worker: self.id,
+                        ahead: true,
+                    });
+                }
                 return true;
             }
         }
@@ -222,29 +248,35 @@ impl Worker {
     }
 
     fn send_body(&mut self) {
-        let runs_ahead = self.session.as_ref().is_some_and(Session::runs_ahead);
-        if runs_ahead && !self.shared.is_stopping() && self.next.is_empty() {
-            let mut next = std::mem::take(&mut self.next);
-            if self.load(&mut next)
-                && !self
-                    .session
-                    .as_mut()
-                    .is_some_and(|session| session.begin_ahead(&next.mail()))
-            {
-                self.desk.put_back(&next.envelopes);
-                next.clear();
-            }
-            self.next = next;
-        }
-        if self.desk.is_empty() && self.next.is_empty() {
-            let _ = self.inbox.send(Event::Ready {
-                worker: self.id,
-                ahead: true,
-            });
-        }
+        self.begin_ahead();
         if let Some(session) = &mut self.session {
             session.send_body(self.parcel.content.bytes());
         }
+    }
+
+    /// Gives the next message ahead, so that its commands leave with the final dot of the body that is due: of this run,
+    /// else of the next one, if that is in the channel by now.
+    fn begin_ahead(&mut self) {
+        let runs_ahead = self.session.as_ref().is_some_and(Session::runs_ahead);
+        if !runs_ahead || self.shared.is_stopping() || !self.next.is_empty() {
+            return;
+        }
+        if self.desk.has_room()
+            && let Ok(run) = self.runs.try_recv()
+        {
+            self.desk.take_run(run.destination, run.envelopes);
+        }
+        let mut next = std::mem::take(&mut self.next);
+        if self.load(&mut next)
+            && !self
+                .session
+                .as_mut()
+                .is_some_and(|session| session.begin_ahead(&next.mail()))
+        {
+            self.desk.put_back(&next.envelopes);
+            next.clear();
+        }
+        self.next = next;
     }
 
     /// The ends of a transaction become attempts, and what was not tried goes back to the run.
