@@ -13,7 +13,13 @@
 //! - When it closes a session before it has finished a run, or while it waits, it says [`Event::Closed`].
 //! - [`Action::Recall`] is carried out by the queue thread: take the assignment given ahead back out of the worker's
 //!   channel if it is still there, and answer with [`Event::Recalled`] in any case.
-//! - It never ends by itself: it is retired, and then says [`Event::Gone`]; a guard says it for one that panicked.
+//! - It never ends by itself: it is retired, and then says [`Event::Gone`]; a guard says it for one that panicked. Until that
+//!   is received the dispatcher may still assign: the queue thread adds what lies in the dead worker's channel to what
+//!   is returned (the channel's receiving end can travel with the message, so that nothing falls between).
+//!
+//! What the engine has to keep to: each inbox is first in, first out. Notices of the permit table become
+//! [`Event::PermitFree`] and [`Event::PermitWanted`], always. [`Event::InputClosed`] is sent to a specific queue only when no
+//! queue that may forward to it has mail. Mail in [`Action::Forward`], `Refuse` and `Leave` is not the dispatcher's any more.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -7,7 +7,10 @@
 //! | `intake` | how mail comes in; what is known of destinations |
 //! | `assign` | mail and workers are brought together |
 //! | `outcome` | what workers report, and what follows |
-//! | `backlog`, `site`, `ready`, `delayed` | waiting lists; sites and their ring; workers and the ready list; the delayed heap |
+//! | `backlog` | destinations and their waiting lists |
+//! | `site` | sites, their gate, and the ring that shares workers out |
+//! | `ready` | workers and the ready list |
+//! | `delayed` | the delayed heap and other times to wake |
 //! | `permits` | what all queues share: permits for workers and for sessions |
 //! | `links` | lists with constant-time removal |
 //!
