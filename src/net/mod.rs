@@ -1,7 +1,9 @@
 //! Sockets: opening a connection and moving bytes over it, each against an absolute deadline. No SMTP, no policy.
 
 pub mod connect;
+pub mod tls;
 pub mod wire;
 
 pub use connect::connect;
+pub use tls::{Agreed, Tls, TlsError, TlsFiles};
 pub use wire::{Wire, WireError};

@@ -15,6 +15,10 @@ use std::net::TcpStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use native_tls::TlsStream;
+
+use super::tls::{Agreed, Below, Tls};
+
 /// Bytes of unread input that are kept at most.
 pub const INPUT_MAX: usize = 128 * 1024;
 const READ_SIZE: usize = 8 * 1024;
@@ -48,7 +52,9 @@ impl std::fmt::Display for WireError {
 /// One connection.
 #[derive(Debug)]
 pub struct Wire {
-    stream: Arc<TcpStream>,
+    socket: Arc<TcpStream>,
+    /// The encrypted stream over the socket, once there is one.
+    tls: Option<Box<TlsStream<Below>>>,
     input: Vec<u8>,
     consumed: usize,
     read_tick: Option<Duration>,
@@ -59,7 +65,8 @@ impl Wire {
     /// Takes over a connected stream.
     pub fn new(stream: TcpStream) -> Wire {
         Wire {
-            stream: Arc::new(stream),
+            socket: Arc::new(stream),
+            tls: None,
             input: Vec::with_capacity(READ_SIZE),
             consumed: 0,
             read_tick: None,
@@ -109,12 +116,17 @@ impl Wire {
     fn read_by(&mut self, at: usize, deadline: Instant) -> Result<usize, WireError> {
         loop {
             if let Some(tick) = next_tick(self.read_tick, deadline)? {
-                self.stream
+                self.socket
                     .set_read_timeout(Some(tick))
                     .map_err(WireError::Failed)?;
                 self.read_tick = Some(tick);
             }
-            match (&*self.stream).read(&mut self.input[at..]) {
+            let room = &mut self.input[at..];
+            let count = match &mut self.tls {
+                Some(tls) => tls.read(room),
+                None => (&*self.socket).read(room),
+            };
+            match count {
                 Ok(0) => return Err(WireError::Closed),
                 Ok(count) => return Ok(count),
                 Err(error) if is_wake_up(&error) => {}
@@ -150,12 +162,16 @@ impl Wire {
     fn write_by(&mut self, parts: &[IoSlice<'_>], deadline: Instant) -> Result<usize, WireError> {
         loop {
             if let Some(tick) = next_tick(self.write_tick, deadline)? {
-                self.stream
+                self.socket
                     .set_write_timeout(Some(tick))
                     .map_err(WireError::Failed)?;
                 self.write_tick = Some(tick);
             }
-            match (&*self.stream).write_vectored(parts) {
+            let count = match &mut self.tls {
+                Some(tls) => tls.write_vectored(parts),
+                None => (&*self.socket).write_vectored(parts),
+            };
+            match count {
                 Ok(0) => return Err(WireError::Closed),
                 Ok(count) => return Ok(count),
                 Err(error) if is_wake_up(&error) => {}
@@ -167,18 +183,44 @@ impl Wire {
     /// True if the peer has sent something, or closed the connection, while nothing was asked of it: an idle session in
     /// this state (a pending 421, say) is of no use. Costs no round trip. An error counts as true.
     pub fn has_unasked_input(&mut self) -> bool {
-        if !self.input().is_empty() || self.stream.set_nonblocking(true).is_err() {
+        if !self.input().is_empty() || self.socket.set_nonblocking(true).is_err() {
             return true;
         }
-        let peeked = self.stream.peek(&mut [0]);
-        let restored = self.stream.set_nonblocking(false);
+        let looked = match &mut self.tls {
+            // Records that carry no data (session tickets) are no input: only reading tells.
+            Some(tls) => tls.read(&mut [0]),
+            None => self.socket.peek(&mut [0]),
+        };
+        let restored = self.socket.set_nonblocking(false);
         restored.is_err()
-            || !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            || !matches!(looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Encrypts the connection from here on. `name` is whom the peer should be.
+    ///
+    /// # Errors
+    /// What went wrong, in words: the connection is of no more use.
+    ///
+    /// # Panics
+    /// If there is unread input: what came in clear must never be taken for what comes encrypted (CVE-2011-0411). The
+    /// caller ends the session instead.
+    pub fn start_tls(
+        &mut self,
+        tls: &Tls,
+        name: &str,
+        verify: bool,
+        deadline: Instant,
+    ) -> Result<Agreed, String> {
+        assert!(self.input().is_empty(), "input in clear before a handshake");
+        (self.read_tick, self.write_tick) = (None, None);
+        let (stream, agreed) = tls.handshake(Arc::clone(&self.socket), name, verify, deadline)?;
+        self.tls = Some(stream);
+        Ok(agreed)
     }
 
     /// A handle to cut the connection from another thread. It does not keep the connection open.
     pub fn handle(&self) -> Weak<TcpStream> {
-        Arc::downgrade(&self.stream)
+        Arc::downgrade(&self.socket)
     }
 }
 
