@@ -61,10 +61,12 @@ impl<P: Clone> Dispatcher<P> {
         );
         self.in_hand -= work.count;
         self.unlist(w);
+        // A session may end at the first message of a run, with those of earlier runs behind it.
+        let progress = outcome.settled > 0 || self.workers[w].proven;
         self.workers[w].current = self.workers[w].ahead.take();
         self.judge_site(w, &outcome, t);
         self.note_session(w, outcome.session, t);
-        self.take_back(w, work, outcome, t);
+        self.take_back(w, work, outcome, progress, t);
         if self.workers[w].current.is_none() {
             self.place(w, t);
         }
@@ -192,11 +194,17 @@ impl<P: Clone> Dispatcher<P> {
         }
     }
 
-    /// Sorts the envelopes of a finished run.
-    fn take_back(&mut self, w: u32, work: Work, outcome: Outcome, t: &mut Turn<'_, P>) {
+    /// Sorts the envelopes of a finished run. `progress`: its session has carried mail.
+    fn take_back(
+        &mut self,
+        w: u32,
+        work: Work,
+        outcome: Outcome,
+        progress: bool,
+        t: &mut Turn<'_, P>,
+    ) {
         let d = work.destination;
         let worker = self.workers[w].id;
-        let progress = outcome.settled > 0;
         let mut soon = Vec::new();
         let mut latest: Option<(Envelope, Deferral, Next, Envelope)> = None;
         for (before, mut deferral) in outcome.deferred {

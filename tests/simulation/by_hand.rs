@@ -364,3 +364,20 @@ fn a_thread_that_dies_gives_its_mail_back_and_is_not_replaced_in_a_circle() {
     let again = one(&desk.wait(Duration::from_secs(1)));
     assert_eq!(again.envelopes, run.envelopes);
 }
+
+#[test]
+fn a_session_that_ends_between_runs_is_replaced_at_once_if_it_ever_carried_mail() {
+    let mut desk = Desk::new(1, 1);
+    let first = one(&desk.post(10, 1));
+    desk.post(10, 1);
+    let second = one(&desk.deliver(&first));
+    let ended = |given: &Given| Outcome {
+        deferred: vec![(given.envelopes[0], Deferral::new(Class::Session))],
+        ..Outcome::default()
+    };
+    let again = one(&desk.finish(&second, ended(&second)));
+    assert_eq!(again.envelopes, second.envelopes, "untouched, and no wait");
+    // The new session has carried nothing: to go on like this would be a circle.
+    assert_eq!(given(&desk.finish(&again, ended(&again))).len(), 0);
+    assert_eq!(desk.dispatcher.snapshot().delayed, 1);
+}
