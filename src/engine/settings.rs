@@ -62,7 +62,7 @@ pub struct Relay {
 pub struct QueueSettings {
     /// Its name in reports.
     pub name: String,
-    /// Domains it handles: exact, or `.suffix` for a domain and all below it.
+    /// Domains it handles: exact, or `.suffix` for all domains below.
     pub domains: Vec<String>,
     /// MX hosts whose destinations it handles: exact, or `.suffix`.
     pub mx: Vec<String>,
