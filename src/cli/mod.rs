@@ -2,12 +2,14 @@
 
 pub mod args;
 pub mod batch;
+mod conclude;
 pub mod config;
 pub mod exit;
 mod inspect;
 mod rehearse;
 mod send;
 mod sink;
+mod watch;
 
 use std::ffi::OsString;
 

@@ -2,30 +2,25 @@
 //! status.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::args::{ReadArgs, SendArgs, ShowArgs};
 use super::batch::{self, Stdin};
+use super::conclude::conclude;
 use super::config;
 use super::exit::{Exit, Failure};
+use super::watch::watch;
 use crate::batch::{BatchStore, inspect};
-use crate::engine::run::{self, RunEnd, Running, StartError};
+use crate::engine::run::{self, RunEnd, StartError};
 use crate::engine::settings::Settings;
 use crate::mail::{MessageNo, RecipientNo, Status};
-use crate::progress::Progress;
 use crate::report::rows::{Report, Row};
 use crate::report::summary::{Summary, plural};
-
-const TICK: Duration = Duration::from_millis(100);
-/// How long transactions under way may take to end after the first signal.
-const GRACE: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 ///
@@ -59,65 +54,13 @@ pub fn deliver(read: &ReadArgs, show: &ShowArgs, settings: Settings) -> Result<(
     let stop_after = settings.stop_after;
     let running = run::start(batch.reader, batch.store, settings, batch.reads_stdin)
         .map_err(start_failure)?;
-    let signalled = watch(&running, show, began, stop_after)?;
+    let stopped = watch(&running, show, began, stop_after)?;
     let end = running.finish();
     let summary = tell(&end, &store, &queues, report, began.elapsed())?;
     if show.prints_summary() {
         eprint!("{summary}");
     }
-    Ok((conclude(end, show, signalled)?, summary))
-}
-
-/// Shows progress and obeys signals until the run is over. Returns whether a signal stopped it.
-fn watch(
-    running: &Running,
-    show: &ShowArgs,
-    began: Instant,
-    stop_after: Option<Duration>,
-) -> Result<bool> {
-    let mut signals = Told::listen()?;
-    let mut progress = (!show.quiet && io::stderr().is_terminal()).then(Progress::begin);
-    let mut stopped_at = None;
-    let mut cut = false;
-    while !running.wait(TICK) {
-        let now = Instant::now();
-        if let Some(progress) = &mut progress {
-            progress.tick(running.gauges(), now);
-        }
-        let told = signals.count();
-        if stopped_at.is_none()
-            && (told > 0 || stop_after.is_some_and(|after| now >= began + after))
-        {
-            stopped_at = Some(now);
-            running.stop();
-        }
-        if !cut && stopped_at.is_some_and(|at| told > 1 || now >= at + GRACE) {
-            cut = true;
-            running.cut();
-        }
-    }
-    Ok(signals.count() > 0)
-}
-
-/// SIGINT and SIGTERM, as far as they have arrived.
-struct Told {
-    signals: Signals,
-    count: usize,
-}
-
-impl Told {
-    fn listen() -> Result<Told> {
-        let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| {
-            Failure::new(Exit::Software, format!("cannot listen to signals: {error}"))
-        })?;
-        Ok(Told { signals, count: 0 })
-    }
-
-    /// How many have arrived since the start of the run.
-    fn count(&mut self) -> usize {
-        self.count += self.signals.pending().count();
-        self.count
-    }
+    Ok((conclude(end, show, stopped)?, summary))
 }
 
 /// `--strict`: reads the whole batch first, and refuses it if anything in it is invalid.
@@ -238,72 +181,4 @@ fn tell(
         report.finish().map_err(failed)?;
     }
     Ok(summary.render(store.message_count() as u64, took))
-}
-
-/// The status to end with, and a line on standard error if it is not 0.
-fn conclude(end: RunEnd, show: &ShowArgs, signalled: bool) -> Result<Exit> {
-    if let Some(error) = end.ledger_failure {
-        return Err(Failure::new(
-            Exit::Io,
-            format!("the ledger cannot be written: {error}; sending was stopped"),
-        )
-        .hint("make room in the state directory, or name another one with --state DIR")
-        .into());
-    }
-    if let Some(read) = &end.read {
-        for problem in &read.problems {
-            eprintln!("mailer: {problem}");
-        }
-        if read.problem_count > read.problems.len() as u64 {
-            eprintln!(
-                "mailer: {} problems in all; the report has every one",
-                read.problem_count
-            );
-        }
-    }
-    if let Some(error) = end.read.and_then(|read| read.error) {
-        return Err(batch::failure(error));
-    }
-    if end.no_dns {
-        return Err(Failure::new(
-            Exit::Network,
-            "no name server answers; nothing can be delivered",
-        )
-        .hint("check the network and /etc/resolv.conf, or name a server with --dns ADDR:PORT")
-        .into());
-    }
-    let count = |statuses: &[Status]| {
-        statuses
-            .iter()
-            .map(|status| end.ledger.count(*status))
-            .sum::<u64>()
-    };
-    let pending = count(&[Status::Queued, Status::Deferred, Status::InDoubt]);
-    let failures = count(&[
-        Status::Refused,
-        Status::Expired,
-        Status::Invalid,
-        Status::Held,
-    ]);
-    let total = end.ledger.len();
-    let where_to_look = match &show.report {
-        Some(path) if path.as_os_str() != "-" => format!("see {}", path.display()),
-        _ => "run with --report FILE to see each".into(),
-    };
-    if pending > 0 {
-        let why = if signalled {
-            "stopped by a signal: "
-        } else {
-            ""
-        };
-        eprintln!(
-            "mailer: {why}{pending} of {total} recipients still pending, {failures} failed; {where_to_look}, and send those again later"
-        );
-        return Ok(Exit::Pending);
-    }
-    if failures > 0 {
-        eprintln!("mailer: {failures} of {total} recipients failed; {where_to_look}");
-        return Ok(Exit::Failures);
-    }
-    Ok(Exit::Done)
 }

@@ -4,6 +4,7 @@
 //! random, both address families. A host that answers and refuses (4xx or 5xx greeting) is passed over like one that
 //! does not answer.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -76,8 +77,16 @@ fn open_at(
 ) -> Result<Session, Verdict> {
     let settings = &shared.settings;
     let peer = SocketAddr::new(place.address, port);
-    let deadline = Instant::now() + settings.timeouts.connect;
-    let stream = net::connect(peer, settings.bind, deadline).map_err(|error| {
+    let began = Instant::now();
+    let connected = net::connect(peer, settings.bind, began + settings.timeouts.connect);
+    match &connected {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            shared.reach.timed_out(site, began)
+        }
+        Err(error) if is_ours(error) => {}
+        Ok(_) | Err(_) => shared.reach.answered(),
+    }
+    let stream = connected.map_err(|error| {
         let text = format!(
             "connect to {}[{}]:{port}: {}",
             place.host,
@@ -111,13 +120,13 @@ fn open_at(
 }
 
 /// The words of the system, short and without its numbers.
-fn describe(error: &std::io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::TimedOut => "timed out".into(),
-        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        std::io::ErrorKind::HostUnreachable => "host unreachable".into(),
-        std::io::ErrorKind::NetworkUnreachable => "network unreachable".into(),
-        std::io::ErrorKind::AddrNotAvailable => {
+        io::ErrorKind::TimedOut => "timed out".into(),
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::HostUnreachable => "host unreachable".into(),
+        io::ErrorKind::NetworkUnreachable => "network unreachable".into(),
+        io::ErrorKind::AddrNotAvailable => {
             "the source address (--bind) is not one of this machine".into()
         }
         _ => error.to_string(),
@@ -125,7 +134,7 @@ fn describe(error: &std::io::Error) -> String {
 }
 
 /// True if the trouble is on this machine: no descriptors, no ports, a source address that is not ours.
-fn is_ours(error: &std::io::Error) -> bool {
+fn is_ours(error: &io::Error) -> bool {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory, PermissionDenied};
     // EMFILE and ENFILE have no kind of their own.
     matches!(

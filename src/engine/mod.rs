@@ -8,7 +8,7 @@
 //! | `queue` | a queue's thread: an actor around its dispatcher |
 //! | `worker`, `desk`, `parcel` | a worker's thread; the envelopes it answers for; the message it sends |
 //! | `dial`, `session` | opening a session; the blocking driver of one |
-//! | `hosts` | how far ahead of a host it is safe to run |
+//! | `hosts`, `reach` | how far ahead of a host it is safe to run; whether the network can be reached at all |
 //! | `resolve` | the resolver pool's work |
 //! | `permits`, `shared` | what queues share; what all threads share |
 //! | `book` | the ledger's thread |
@@ -24,6 +24,7 @@ pub mod hosts;
 pub mod parcel;
 pub mod permits;
 pub mod queue;
+pub mod reach;
 pub mod resolve;
 pub mod router;
 pub mod run;

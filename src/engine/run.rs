@@ -179,6 +179,13 @@ impl Running {
         self.over.recv_timeout(time).is_ok()
     }
 
+    /// True if no server anywhere answers: the port is blocked here.
+    pub fn is_blocked(&self) -> bool {
+        self.shared
+            .reach
+            .is_blocked(self.shared.settings.timeouts.connect, Instant::now())
+    }
+
     /// No new transaction from now on; those under way go on.
     pub fn stop(&self) {
         stop_all(&self.shared, &self.inboxes);

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 
 use super::book::Entry;
 use super::hosts::HostLevels;
+use super::reach::Reach;
 use super::settings::Settings;
 use super::status::Gauges;
 use crate::batch::BatchStore;
@@ -29,6 +30,8 @@ pub struct Shared {
     pub sockets: Sockets,
     /// What is known of hosts.
     pub hosts: HostLevels,
+    /// Whether anybody can be reached.
+    pub reach: Reach,
     stopping: AtomicBool,
 }
 
@@ -47,6 +50,7 @@ impl Shared {
             gauges,
             sockets: Sockets::default(),
             hosts: HostLevels::default(),
+            reach: Reach::default(),
             stopping: AtomicBool::new(false),
         }
     }
