@@ -24,7 +24,7 @@ const DATELESS_MAX: usize = 20;
 
 /// What came next.
 pub(super) enum Event {
-    /// A message has passed: see [`Intake::scan`] and [`Intake::place`].
+    /// A message has passed: see [`Intake::scan`].
     Message,
     /// A file of a Maildir that should have been a message cannot be read, for this reason.
     Unreadable(String),

@@ -1,7 +1,7 @@
 //! TLS on a connection that is open: the platform's library through native-tls, and what was agreed on.
 //!
 //! native-tls names neither the protocol nor the cipher. Both stand in the ServerHello, which every handshake sends in
-//! clear (RFC 8446 4.1.3), so the stream below the library keeps its first bytes and [`hello::read`] looks them up.
+//! clear (RFC 8446 4.1.3), so the stream below the library keeps its first bytes and `hello::read` looks them up.
 //!
 //! Two kinds of connector are made once and shared, since making one reads the system's certificates (tens of
 //! milliseconds): one that accepts any certificate, one that verifies chain and name. Both refuse what is older than
