@@ -93,9 +93,9 @@ pub struct DeliveryArgs {
     /// Our name in EHLO [default: the host name if it is fully qualified, else the connection's address]
     #[arg(long, value_name = "NAME")]
     pub hello: Option<String>,
-    /// Address to connect from
+    /// Address to connect from (repeatable: connections are spread over them)
     #[arg(long, value_name = "IP")]
-    pub bind: Option<IpAddr>,
+    pub bind: Vec<IpAddr>,
     /// Accept MX hosts on loopback addresses
     #[arg(long)]
     pub allow_loopback: bool,

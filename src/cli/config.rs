@@ -21,7 +21,7 @@ use crate::engine::settings::{QueueSettings, Relay, Settings};
 struct File {
     hello: Option<String>,
     port: Option<u16>,
-    bind: Option<IpAddr>,
+    bind: Option<Vec<IpAddr>>,
     relay: Option<String>,
     allow_loopback: Option<bool>,
     dns: Option<Vec<SocketAddr>>,
@@ -32,6 +32,7 @@ struct File {
     max_recipients: Option<usize>,
     idle: Option<Time>,
     session_age: Option<Time>,
+    min_data_rate: Option<u64>,
     timeouts: Option<TimeoutKeys>,
     retry: Option<RetryKeys>,
     queue: Option<BTreeMap<String, QueueKeys>>,
@@ -175,7 +176,8 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
 
 fn apply_file(settings: &mut Settings, file: File) -> Result<()> {
     settings.hello = file.hello;
-    settings.bind = file.bind;
+    set(&mut settings.bind, file.bind);
+    set(&mut settings.data_rate_min, file.min_data_rate);
     settings.relay = file.relay.as_deref().map(relay).transpose()?;
     set(&mut settings.port, file.port);
     set(&mut settings.allow_loopback, file.allow_loopback);
@@ -231,8 +233,8 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     if flags.hello.is_some() {
         settings.hello.clone_from(&flags.hello);
     }
-    if flags.bind.is_some() {
-        settings.bind = flags.bind;
+    if !flags.bind.is_empty() {
+        settings.bind.clone_from(&flags.bind);
     }
     if !flags.dns.is_empty() {
         settings.dns.clone_from(&flags.dns);
@@ -388,13 +390,6 @@ pub fn to_toml(settings: &Settings) -> String {
                 .into(),
         ),
     }
-    match settings.bind {
-        Some(ip) => line("bind", text(&ip.to_string())),
-        None => line(
-            "# bind",
-            "\"192.0.2.1\"  # unset: the system's choice".into(),
-        ),
-    }
     match &settings.relay {
         Some(relay) if relay.host.contains(':') => {
             line("relay", text(&format!("[{}]:{}", relay.host, relay.port)))
@@ -405,18 +400,10 @@ pub fn to_toml(settings: &Settings) -> String {
             "\"smtp.example.org:25\"  # unset: MX look-up".into(),
         ),
     }
+    line("bind", list(&strings(&settings.bind)));
     line("port", settings.port.to_string());
     line("allow_loopback", settings.allow_loopback.to_string());
-    line(
-        "dns",
-        list(
-            &settings
-                .dns
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>(),
-        ),
-    );
+    line("dns", list(&strings(&settings.dns)));
     line("dns_timeout", text(&show(settings.dns_timeout)));
     line("state", text(&settings.state.display().to_string()));
     line("max_workers", settings.workers_max.to_string());
@@ -424,6 +411,7 @@ pub fn to_toml(settings: &Settings) -> String {
     line("max_recipients", settings.recipients_max.to_string());
     line("idle", text(&show(settings.idle)));
     line("session_age", text(&show(settings.session_age_max)));
+    line("min_data_rate", settings.data_rate_min.to_string());
     for (table, keys) in time_tables(settings) {
         let _ = writeln!(out, "\n[{table}]");
         for (key, time) in keys {
@@ -449,6 +437,10 @@ pub fn to_toml(settings: &Settings) -> String {
         }
     }
     out
+}
+
+fn strings<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
 }
 
 fn time_tables(settings: &Settings) -> [(&'static str, Vec<(&'static str, Duration)>); 2] {

@@ -47,7 +47,7 @@ fn a_time_without_a_unit_is_refused_where_it_stands() {
 
 #[test]
 fn what_config_prints_has_the_same_effect_when_read() {
-    let text = "hello = \"a.test\"\nrelay = \"[::1]:2525\"\nbind = \"127.0.0.2\"\ndns = [\"127.0.0.1:53\"]\nstate = \"/x\"\n\
+    let text = "hello = \"a.test\"\nrelay = \"[::1]:2525\"\nbind = [\"127.0.0.2\"]\ndns = [\"127.0.0.1:53\"]\nstate = \"/x\"\n\
                 max_workers = 9\n[retry]\nmin = \"1500ms\"\n[queue.big]\ndomains = [\"a.test\"]\nmax_workers = 3\n";
     let settings = from_text(text).unwrap();
     let again = from_text(&to_toml(&settings)).unwrap();

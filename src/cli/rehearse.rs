@@ -54,7 +54,7 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
     settings.port = sink.port();
     settings.allow_loopback = true;
     settings.relay = None;
-    settings.bind = None;
+    settings.bind.clear();
     settings.state = scratch.path().to_path_buf();
     let (exit, summary) = send::deliver(&args.read, &args.show, settings)?;
     sink.wait_until(|stats| stats.open == 0, SETTLE_TIME);

@@ -152,6 +152,12 @@ impl Desk {
         Some(run)
     }
 
+    /// How often the host of what is next has failed before.
+    pub fn failures(&self) -> u8 {
+        let next = self.runs.iter().find_map(|run| run.waiting.front());
+        next.map_or(0, |envelope| envelope.passage.host_failures)
+    }
+
     /// True if the site failed during these runs.
     pub fn has_host_failed(&self) -> bool {
         self.runs.iter().any(|run| run.host_failed.is_some())

@@ -5,7 +5,7 @@
 //! does not answer.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +15,9 @@ use super::shared::Shared;
 use crate::dns::MxAddress;
 use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
 use crate::net;
+
+/// Later attempts wait at most so many times as long for a connection as the first.
+const PATIENCE_MAX: u32 = 3;
 
 /// A site could not be reached: the verdict for the mail that waits, and the last address that was tried.
 #[derive(Debug)]
@@ -27,19 +30,37 @@ pub struct Unreached {
     pub ip: Option<std::net::IpAddr>,
 }
 
-/// Opens a session with `site`.
+/// How a session is wanted.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// With which site.
+    pub site: SiteId,
+    /// How it is reached.
+    pub exchange: &'a Exchange,
+    /// Attempts that failed before: later ones are more patient.
+    pub failures: u8,
+}
+
+/// Opens a session.
 ///
 /// # Errors
 /// [`Unreached`], after all addresses were tried.
 pub fn open(
-    site: SiteId,
-    exchange: &Exchange,
+    wish: &Wish<'_>,
     shared: &Shared,
     rng: &mut fastrand::Rng,
 ) -> Result<Session, Unreached> {
+    let mut places = wish.exchange.plan.ordered(rng);
+    let now = Instant::now();
+    if places
+        .iter()
+        .any(|place| !shared.hosts.is_dead(place.address, now))
+    {
+        places.retain(|place| !shared.hosts.is_dead(place.address, now));
+    }
     let mut last = None;
-    for place in exchange.plan.ordered(rng) {
-        match open_at(site, &place, exchange.port, shared) {
+    for place in places {
+        match open_at(wish, &place, shared, rng) {
             Ok(session) => return Ok(session),
             Err(verdict) => {
                 last = Some(Unreached {
@@ -70,27 +91,62 @@ fn nowhere() -> Unreached {
 }
 
 fn open_at(
-    site: SiteId,
+    wish: &Wish<'_>,
     place: &MxAddress,
-    port: u16,
     shared: &Shared,
+    rng: &mut fastrand::Rng,
 ) -> Result<Session, Verdict> {
+    let stream = connect(wish, place, shared, rng)?;
     let settings = &shared.settings;
-    let peer = SocketAddr::new(place.address, port);
+    let hello = settings
+        .hello
+        .clone()
+        .unwrap_or_else(|| address_literal(&stream));
+    let manner = Manner {
+        hello,
+        level: shared.hosts.level(place.address),
+        recipients_max: settings.recipients_max,
+        timeouts: settings.timeouts,
+        data_rate_min: settings.data_rate_min,
+    };
+    Session::open(stream, wish.site, place, manner)
+}
+
+fn connect(
+    wish: &Wish<'_>,
+    place: &MxAddress,
+    shared: &Shared,
+    rng: &mut fastrand::Rng,
+) -> Result<TcpStream, Verdict> {
+    let settings = &shared.settings;
+    let peer = SocketAddr::new(place.address, wish.exchange.port);
+    let sources: Vec<IpAddr> = settings
+        .bind
+        .iter()
+        .filter(|source| source.is_ipv4() == peer.is_ipv4())
+        .copied()
+        .collect();
+    let patience = settings.timeouts.connect * (u32::from(wish.failures) + 1).min(PATIENCE_MAX);
     let began = Instant::now();
-    let connected = net::connect(peer, settings.bind, began + settings.timeouts.connect);
+    let connected = net::connect(peer, rng.choice(sources), began + patience);
+    match &connected {
+        Ok(_) => shared.hosts.answered(place.address),
+        Err(error) if is_ours(error) => {}
+        Err(_) => shared.hosts.failed(place.address, began, rng.f64()),
+    }
     match &connected {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            shared.reach.timed_out(site, began)
+            shared.reach.timed_out(wish.site, began)
         }
         Err(error) if is_ours(error) => {}
         Ok(_) | Err(_) => shared.reach.answered(),
     }
-    let stream = connected.map_err(|error| {
+    connected.map_err(|error| {
         let text = format!(
-            "connect to {}[{}]:{port}: {}",
+            "connect to {}[{}]:{}: {}",
             place.host,
             place.address,
+            peer.port(),
             describe(&error)
         );
         let scope = if is_ours(&error) {
@@ -105,18 +161,7 @@ fn open_at(
             Enhanced::new(4, 4, 1),
             &text,
         )
-    })?;
-    let hello = settings
-        .hello
-        .clone()
-        .unwrap_or_else(|| address_literal(&stream));
-    let manner = Manner {
-        hello,
-        level: shared.hosts.level(place.address),
-        recipients_max: settings.recipients_max,
-        timeouts: settings.timeouts,
-    };
-    Session::open(stream, site, place, manner)
+    })
 }
 
 /// The words of the system, short and without its numbers.
@@ -144,7 +189,7 @@ fn is_ours(error: &io::Error) -> bool {
 }
 
 /// RFC 5321 4.1.3: who has no name says its address.
-fn address_literal(stream: &std::net::TcpStream) -> String {
+fn address_literal(stream: &TcpStream) -> String {
     match stream.local_addr().map(|address| address.ip()) {
         Ok(std::net::IpAddr::V4(ip)) => format!("[{ip}]"),
         Ok(std::net::IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),

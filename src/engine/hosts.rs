@@ -1,28 +1,60 @@
-//! What is known of hosts in this run: how far ahead of them it is safe to run.
+//! What is known of hosts in this run: how far ahead of them it is safe to run, which do not answer, and which cannot
+//! shake hands.
 //!
-//! A session starts at classic pipelining. Its first message that is taken proves that the host answers a group of
-//! commands one by one; from then on the next message's commands leave with the final dot of this one (RFC 2920 3.1). If
-//! a session ends in a way that this may have caused (replies out of step, 421 or end of file right behind such a dot),
-//! the host is never run ahead of that far again.
+//! **Running ahead.** A session starts at classic pipelining. Its first message that is taken proves that the host answers
+//! a group of commands one by one; from then on the next message's commands leave with the final dot of this one (RFC 2920
+//! 3.1). If a session ends in a way that this may have caused (replies out of step, 421 or end of file right behind such
+//! a dot), the host is never run ahead of that far again.
 //!
-//! Touched once a session, never for a message.
+//! **Dead addresses** (RFC 5321 4.5.4.1: a client keeps a list of hosts it cannot reach). An address that refuses or does
+//! not answer is left out for a while: one minute, then longer with each failure in a row, at most an hour. If all
+//! addresses of a site are dead they are tried all the same: the dispatcher has decided that it is time.
+//!
+//! **TLS.** A handshake that failed or stalled is remembered. Where TLS is a wish and no must, the next attempt at that
+//! address goes on in clear: it comes after a back-off, so that an attacker has to keep it up.
+//!
+//! Touched a few times a session, never for a message.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::smtp::Pipelining;
 
-/// How far it is safe to run ahead of hosts, as far as it is known not to be all the way.
+const DEAD_SECS_MIN: u64 = 60;
+const DEAD_SECS_MAX: u64 = 3600;
+
+/// What is known of hosts.
 #[derive(Debug, Default)]
-pub struct HostLevels {
-    lowered: Mutex<HashMap<IpAddr, Pipelining>>,
+pub struct Hosts {
+    known: Mutex<HashMap<IpAddr, Host>>,
 }
 
-impl HostLevels {
+/// What is known of one address.
+#[derive(Clone, Copy, Debug)]
+struct Host {
+    level: Pipelining,
+    failures: u32,
+    dead_until: Option<Instant>,
+    handshake_failed: bool,
+}
+
+impl Default for Host {
+    fn default() -> Host {
+        Host {
+            level: Pipelining::Cross,
+            failures: 0,
+            dead_until: None,
+            handshake_failed: false,
+        }
+    }
+}
+
+impl Hosts {
     /// The furthest a session with this host may run ahead.
     pub fn level(&self, host: IpAddr) -> Pipelining {
-        self.lock().get(&host).copied().unwrap_or(Pipelining::Cross)
+        self.of(host).level
     }
 
     /// A session that ran ahead this far ended suspiciously: one level less from now on.
@@ -31,13 +63,50 @@ impl HostLevels {
             Pipelining::Cross => Pipelining::Classic,
             Pipelining::Classic | Pipelining::None => Pipelining::None,
         };
-        let mut lowered = self.lock();
-        let known = lowered.entry(host).or_insert(less);
-        *known = (*known).min(less);
+        self.change(host, |known| known.level = known.level.min(less));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Pipelining>> {
-        self.lowered.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The address refused a connection or did not answer. `jitter` from 0 to 1 spreads the next attempts.
+    pub fn failed(&self, host: IpAddr, now: Instant, jitter: f64) {
+        self.change(host, |known| {
+            let secs = (DEAD_SECS_MIN << known.failures.min(6)).min(DEAD_SECS_MAX);
+            known.failures += 1;
+            known.dead_until = Some(now + Duration::from_secs(secs).mul_f64(0.75 + 0.5 * jitter));
+        });
+    }
+
+    /// The address took a connection.
+    pub fn answered(&self, host: IpAddr) {
+        if self.lock().contains_key(&host) {
+            self.change(host, |known| (known.failures, known.dead_until) = (0, None));
+        }
+    }
+
+    /// True if the address is to be left out for now.
+    pub fn is_dead(&self, host: IpAddr, now: Instant) -> bool {
+        self.of(host).dead_until.is_some_and(|until| now < until)
+    }
+
+    /// A TLS handshake failed or stalled.
+    pub fn handshake_failed(&self, host: IpAddr) {
+        self.change(host, |known| known.handshake_failed = true);
+    }
+
+    /// True if a TLS handshake failed in this run.
+    pub fn has_handshake_failed(&self, host: IpAddr) -> bool {
+        self.of(host).handshake_failed
+    }
+
+    fn of(&self, host: IpAddr) -> Host {
+        self.lock().get(&host).copied().unwrap_or_default()
+    }
+
+    fn change(&self, host: IpAddr, change: impl FnOnce(&mut Host)) {
+        change(self.lock().entry(host).or_default());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Host>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,16 +114,44 @@ impl HostLevels {
 mod tests {
     use super::*;
 
+    fn host() -> IpAddr {
+        "192.0.2.1".parse().unwrap()
+    }
+
     #[test]
     fn a_suspected_host_is_never_run_ahead_of_that_far_again() {
-        let hosts = HostLevels::default();
-        let host = "192.0.2.1".parse().unwrap();
-        assert_eq!(hosts.level(host), Pipelining::Cross);
-        hosts.suspect(host, Pipelining::Cross);
-        assert_eq!(hosts.level(host), Pipelining::Classic);
-        hosts.suspect(host, Pipelining::Classic);
-        hosts.suspect(host, Pipelining::Cross);
-        assert_eq!(hosts.level(host), Pipelining::None);
+        let hosts = Hosts::default();
+        assert_eq!(hosts.level(host()), Pipelining::Cross);
+        hosts.suspect(host(), Pipelining::Cross);
+        assert_eq!(hosts.level(host()), Pipelining::Classic);
+        hosts.suspect(host(), Pipelining::Classic);
+        hosts.suspect(host(), Pipelining::Cross);
+        assert_eq!(hosts.level(host()), Pipelining::None);
         assert_eq!(hosts.level("192.0.2.2".parse().unwrap()), Pipelining::Cross);
+    }
+
+    #[test]
+    fn a_dead_address_rests_longer_with_each_failure_and_is_alive_once_it_answers() {
+        let (hosts, now) = (Hosts::default(), Instant::now());
+        assert!(!hosts.is_dead(host(), now));
+        hosts.failed(host(), now, 0.5);
+        assert!(hosts.is_dead(host(), now + Duration::from_secs(59)));
+        assert!(!hosts.is_dead(host(), now + Duration::from_secs(60)));
+        hosts.failed(host(), now, 0.5);
+        assert!(hosts.is_dead(host(), now + Duration::from_secs(119)));
+        for _ in 0..40 {
+            hosts.failed(host(), now, 1.0);
+        }
+        assert!(
+            !hosts.is_dead(host(), now + Duration::from_secs(4501)),
+            "at most an hour and its jitter"
+        );
+        hosts.answered(host());
+        assert!(!hosts.is_dead(host(), now));
+        hosts.failed(host(), now, 0.5);
+        assert!(
+            !hosts.is_dead(host(), now + Duration::from_secs(61)),
+            "it starts again from a minute"
+        );
     }
 }

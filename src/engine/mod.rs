@@ -8,7 +8,7 @@
 //! | `queue` | a queue's thread: an actor around its dispatcher |
 //! | `worker`, `desk`, `parcel` | a worker's thread; the envelopes it answers for; the message it sends |
 //! | `dial`, `session` | opening a session; the blocking driver of one |
-//! | `hosts`, `reach` | how far ahead of a host it is safe to run; whether the network can be reached at all |
+//! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
 //! | `resolve` | the resolver pool's work |
 //! | `permits`, `shared` | what queues share; what all threads share |
 //! | `book` | the ledger's thread |

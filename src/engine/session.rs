@@ -37,6 +37,7 @@ pub struct Session {
     parser: ReplyParser,
     level_max: Pipelining,
     timeouts: Timeouts,
+    data_rate_min: u64,
     opened_at: Instant,
     stuffed: Vec<u8>,
 }
@@ -65,6 +66,8 @@ pub struct Manner {
     pub recipients_max: usize,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// The least rate at which the server must take content, in bytes per second.
+    pub data_rate_min: u64,
 }
 
 impl Session {
@@ -94,6 +97,7 @@ impl Session {
             parser: ReplyParser::new(),
             level_max: manner.level,
             timeouts: manner.timeouts,
+            data_rate_min: manner.data_rate_min,
             opened_at: Instant::now(),
             stuffed: Vec::new(),
         };
@@ -207,7 +211,8 @@ impl Session {
         let until_dot = before.len() + body.len() + end.len();
         let mut parts =
             [&before[..], body, end, self.conversation.output_after_dot()].map(IoSlice::new);
-        let deadline = Instant::now() + self.timeouts.body;
+        let slowest = Duration::from_secs(body.len() as u64 / self.data_rate_min.max(1));
+        let deadline = Instant::now() + self.timeouts.body.max(slowest);
         match self.wire.send(&mut parts, deadline) {
             Ok(()) => self.conversation.body_sent(),
             Err((sent, error)) => {

@@ -16,8 +16,8 @@ pub struct Settings {
     pub hello: Option<String>,
     /// The port of MX hosts: 25, but for labs.
     pub port: u16,
-    /// The address connections are made from; `None` = the system's choice.
-    pub bind: Option<IpAddr>,
+    /// The addresses connections are made from, spread; empty = the system's choice.
+    pub bind: Vec<IpAddr>,
     /// A relay that takes all mail instead of the MX hosts.
     pub relay: Option<Relay>,
     /// Whether loopback addresses may be used as MX hosts.
@@ -40,6 +40,8 @@ pub struct Settings {
     pub session_age_max: Duration,
     /// Deadlines of the stages.
     pub timeouts: Timeouts,
+    /// The least rate at which a server must take a message's content, in bytes per second.
+    pub data_rate_min: u64,
     /// When deferred mail is tried again, and for how long.
     pub retry: Retry,
     /// Begin no new transaction after this time, if it was asked for; the default of `retry.run_for` ends retries only.
@@ -75,7 +77,7 @@ pub struct QueueSettings {
 /// Deadlines, each for the whole of its stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeouts {
-    /// Opening a connection, per address.
+    /// Opening a connection, per address, on the first attempt; up to three times as long on later ones.
     pub connect: Duration,
     /// The 220 greeting.
     pub greeting: Duration,
@@ -87,7 +89,7 @@ pub struct Timeouts {
     pub rcpt: Duration,
     /// DATA, until its 354.
     pub data: Duration,
-    /// Writing the content.
+    /// Writing the content; longer for what takes longer at the least rate allowed.
     pub body: Duration,
     /// The reply to the final dot. Too short makes duplicates (RFC 5321 4.5.3.2.6).
     pub dot: Duration,
@@ -115,7 +117,7 @@ impl Default for Settings {
         Settings {
             hello: None,
             port: 25,
-            bind: None,
+            bind: Vec::new(),
             relay: None,
             allow_loopback: false,
             dns: Vec::new(),
@@ -127,6 +129,7 @@ impl Default for Settings {
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,
             timeouts: Timeouts::default(),
+            data_rate_min: 1000,
             retry: Retry::default(),
             stop_after: None,
             queues: Vec::new(),

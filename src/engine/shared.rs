@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crossbeam_channel::Sender;
 
 use super::book::Entry;
-use super::hosts::HostLevels;
+use super::hosts::Hosts;
 use super::reach::Reach;
 use super::settings::Settings;
 use super::status::Gauges;
@@ -29,7 +29,7 @@ pub struct Shared {
     /// Open connections, to be cut when the time for a clean end is over.
     pub sockets: Sockets,
     /// What is known of hosts.
-    pub hosts: HostLevels,
+    pub hosts: Hosts,
     /// Whether anybody can be reached.
     pub reach: Reach,
     stopping: AtomicBool,
@@ -49,7 +49,7 @@ impl Shared {
             book,
             gauges,
             sockets: Sockets::default(),
-            hosts: HostLevels::default(),
+            hosts: Hosts::default(),
             reach: Reach::default(),
             stopping: AtomicBool::new(false),
         }

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::book::Entry;
 use super::desk::{Desk, attempts_of};
-use super::dial;
+use super::dial::{self, Wish};
 use super::parcel::Parcel;
 use super::queue::Inbox;
 use super::resolve::Exchange;
@@ -147,7 +147,12 @@ impl Worker {
             });
         }
         let began = Instant::now();
-        match dial::open(site, exchange, &self.shared, &mut self.rng) {
+        let wish = Wish {
+            site,
+            exchange,
+            failures: self.desk.failures(),
+        };
+        match dial::open(&wish, &self.shared, &mut self.rng) {
             Ok(session) => {
                 self.shared
                     .sockets
