@@ -1,0 +1,306 @@
+//! The laboratory: a receiver, a DNS server, a scratch directory, and the program running against them.
+//!
+//! A [`Program`] that is not waited for is killed, and one that does not end is too: no test leaves a process or hangs.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mailer::sink::dns::DnsServer;
+use mailer::sink::{Sink, SinkConfig, Stats, zone_text};
+use serde::Deserialize;
+
+use crate::batch::{Batch, number_of};
+
+/// How long anything may take before the test gives up. Machines that run tests can be very busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Retries soon enough for a test.
+pub const SOON: [&str; 4] = ["--retry-min", "100ms", "--retry-max", "1s"];
+
+/// One row of the report.
+#[derive(Deserialize, Clone, Debug)]
+pub struct Row {
+    pub message: u64,
+    pub recipient: String,
+    pub status: String,
+    pub code: String,
+    pub enhanced: String,
+    pub class: String,
+    pub stage: String,
+    pub mx: String,
+    pub ip: String,
+    pub queue: String,
+    pub attempts: String,
+    pub reply: String,
+}
+
+/// What a run came to.
+pub struct Ended {
+    pub status: Option<i32>,
+    pub rows: Vec<Row>,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The row of the only or first recipient with this address.
+    #[track_caller]
+    pub fn row(&self, recipient: &str) -> &Row {
+        let row = self.rows.iter().find(|row| row.recipient == recipient);
+        row.unwrap_or_else(|| panic!("no {recipient} in {:#?}", self.rows))
+    }
+
+    /// How many rows have this status.
+    pub fn count(&self, status: &str) -> usize {
+        self.rows.iter().filter(|row| row.status == status).count()
+    }
+
+    /// Message number and recipient of the rows that are delivered, sorted.
+    pub fn delivered(&self) -> Vec<(u64, String)> {
+        self.pairs(&["delivered"])
+    }
+
+    /// Message number and recipient of the rows with one of these statuses, sorted.
+    pub fn pairs(&self, statuses: &[&str]) -> Vec<(u64, String)> {
+        let wanted = |row: &&Row| statuses.contains(&row.status.as_str());
+        let rows = self.rows.iter().filter(wanted);
+        let mut pairs: Vec<_> = rows
+            .map(|row| (row.message, row.recipient.clone()))
+            .collect();
+        pairs.sort();
+        pairs
+    }
+
+    /// The rows that are not delivered at the first attempt, for messages.
+    pub fn odd(&self) -> String {
+        let odd = |row: &&Row| row.status != "delivered" || row.attempts != "1";
+        let rows = self.rows.iter().filter(odd).take(10);
+        rows.map(|row| format!("{row:?}\n")).collect()
+    }
+
+    /// Asserts the exit status, and that nothing panicked.
+    #[track_caller]
+    pub fn assert_status(&self, status: i32) {
+        assert_eq!(
+            self.status,
+            Some(status),
+            "{}\n{:#?}",
+            self.stderr,
+            self.rows
+        );
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+}
+
+/// Receiver, DNS server, scratch directory.
+pub struct Lab {
+    pub sink: Sink,
+    pub dns: DnsServer,
+    directory: tempfile::TempDir,
+}
+
+impl Lab {
+    /// A laboratory with this zone and receiver.
+    pub fn new(zone: &str, config: SinkConfig) -> Lab {
+        let sink = Sink::start(config).unwrap();
+        Lab {
+            sink,
+            dns: DnsServer::start(zone_text::parse(zone).unwrap()).unwrap(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// One whose receiver keeps what it takes, and obeys these rules. Every domain has hosts of its own.
+    pub fn with_rules(rules: &[&str]) -> Lab {
+        Lab::new("SYNTHETIC", keeping(rules))
+    }
+
+    /// The path of a file in the scratch directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a file into the scratch directory.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Delivers a batch, and waits for the end of it.
+    pub fn send(&self, batch: &Batch, arguments: &[&str]) -> Ended {
+        self.start(batch, arguments).wait()
+    }
+
+    /// Begins to deliver a batch.
+    pub fn start(&self, batch: &Batch, arguments: &[&str]) -> Program {
+        let path = self.file("batch.mbox", batch.bytes());
+        self.start_with(arguments, &[&path])
+    }
+
+    /// Begins to deliver these files and what is written to standard input if there are none.
+    pub fn start_with(&self, arguments: &[&str], paths: &[&Path]) -> Program {
+        let allowed = [&["--allow-loopback"], arguments].concat();
+        self.start_without_loopback(&allowed, paths)
+    }
+
+    /// The same, but loopback addresses are no mail hosts.
+    pub fn start_without_loopback(&self, arguments: &[&str], paths: &[&Path]) -> Program {
+        let report = self.path("report.csv");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailer"));
+        command
+            .args(["send", "--dns", &self.dns.address().to_string()])
+            .args(["--port", &self.sink.port().to_string()])
+            .arg("--state")
+            .arg(self.path("state"))
+            .arg("--report")
+            .arg(&report)
+            .args(["--hello", "client.test"])
+            .args(arguments)
+            .args(paths)
+            .env("XDG_CONFIG_HOME", "/nonexistent")
+            .env("HOME", "/nonexistent");
+        Program::start(command, report)
+    }
+
+    /// Asserts that the receivers took exactly what is reported as delivered, each mail once, and saw no breach of
+    /// the protocol.
+    #[track_caller]
+    pub fn assert_agrees(&self, ended: &Ended) {
+        assert_eq!(self.received(), ended.delivered());
+        self.assert_clean();
+    }
+
+    /// Asserts that nobody got a message twice and the protocol was kept.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        let stats = self.sink.stats();
+        assert_eq!(stats.duplicates, Some(0), "{stats}");
+        assert_eq!(stats.violations_total(), 0, "{stats}");
+    }
+
+    /// Asserts that everybody was delivered to, and that the receivers agree.
+    #[track_caller]
+    pub fn assert_all_delivered(&self, ended: &Ended, recipients: usize) {
+        ended.assert_status(0);
+        assert_eq!(ended.count("delivered"), recipients, "{}", ended.odd());
+        self.assert_agrees(ended);
+    }
+
+    /// Message number and recipient of all that was taken, sorted.
+    pub fn received(&self) -> Vec<(u64, String)> {
+        let mut pairs = Vec::new();
+        for message in self.sink.messages() {
+            let number = number_of(&message.content);
+            pairs.extend(message.recipients.into_iter().map(|one| (number, one)));
+        }
+        pairs.sort();
+        pairs
+    }
+
+    /// Waits until the receiver's counters fulfil a condition.
+    #[track_caller]
+    pub fn wait_until(&self, condition: impl Fn(&Stats) -> bool) {
+        let fulfilled = self.sink.wait_until(condition, PATIENCE);
+        assert!(fulfilled, "{}", self.sink.stats());
+    }
+}
+
+/// A receiver that keeps what it takes, and obeys these rules.
+pub fn keeping(rules: &[&str]) -> SinkConfig {
+    SinkConfig {
+        rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+        ..SinkConfig::keeping()
+    }
+}
+
+/// The program under test, running.
+pub struct Program {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stderr: Option<JoinHandle<String>>,
+    report: PathBuf,
+}
+
+impl Program {
+    fn start(mut command: Command, report: PathBuf) -> Program {
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        Program {
+            stdin: child.stdin.take(),
+            child,
+            stderr: Some(reader),
+            report,
+        }
+    }
+
+    /// Writes to its standard input.
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Asks it to stop until it does: signals that come at once are one.
+    pub fn terminate_for_good(mut self) -> Ended {
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it does not stop");
+            self.terminate();
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        self.wait()
+    }
+
+    /// Closes its standard input, waits for its end, and reads the report.
+    pub fn wait(mut self) -> Ended {
+        drop(self.stdin.take());
+        let end = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            std::thread::park_timeout(Duration::from_millis(5));
+        };
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        // A run that never begins makes no report.
+        let report = std::fs::read(&self.report).unwrap_or_default();
+        let rows = csv::Reader::from_reader(&report[..])
+            .into_deserialize()
+            .map(|row| row.unwrap())
+            .collect();
+        Ended {
+            status: status.code(),
+            rows,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // After `wait` it has ended and both do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,134 @@
+//! How many workers and sessions there are: as many as the backlog asks for, never more than is allowed.
+//!
+//! The receiver holds replies back a little, so that work lasts long enough for all workers to come.
+
+use crate::batch::Batch;
+use crate::lab::{Lab, keeping};
+use mailer::sink::SinkConfig;
+
+/// Two servers of equal preference.
+const TWO_SERVERS: &str = "site.test MX 10 mx1.site.test\nsite.test MX 10 mx2.site.test\n\
+     mx1.site.test A 127.0.2.1\nmx2.site.test A 127.0.2.2\nSYNTHETIC\n";
+
+const HELD_BACK: &[&str] = &["stage=greeting delay=500ms", "stage=dot delay=20ms"];
+
+fn send(lab: &Lab, batch: &Batch, config: &str, arguments: &[&str]) -> u64 {
+    // Sessions stay open to the end, so that the receiver's count of open ones is the program's.
+    let config = lab.file("mailer.toml", format!("idle = \"60s\"\n{config}"));
+    let mut all = vec!["--config", config.to_str().unwrap()];
+    all.extend(arguments);
+    let ended = lab.send(batch, &all);
+    lab.assert_all_delivered(&ended, ended.rows.len());
+    lab.sink.stats().open_max
+}
+
+#[test]
+fn a_site_gets_more_sessions_than_it_has_servers_and_several_to_each() {
+    let lab = Lab::new(TWO_SERVERS, keeping(HELD_BACK));
+    let open_max = send(&lab, &Batch::to_domain("site.test", 200), "", &[]);
+    let stats = lab.sink.stats();
+    assert!(open_max > 2 && open_max <= 20, "{stats}");
+    assert_eq!(stats.addresses.len(), 2, "{stats}");
+    for address in stats.addresses.values() {
+        assert!(address.open_max >= 2 && address.messages >= 2, "{stats}");
+    }
+}
+
+#[test]
+fn more_mail_makes_more_sessions() {
+    let few = Lab::new(TWO_SERVERS, keeping(HELD_BACK));
+    let of_two = send(&few, &Batch::to_domain("site.test", 2), "", &[]);
+    let many = Lab::new(TWO_SERVERS, keeping(HELD_BACK));
+    let of_many = send(&many, &Batch::to_domain("site.test", 200), "", &[]);
+    assert!(of_two <= 2 && of_many > 2 * of_two, "{of_two}, {of_many}");
+}
+
+#[test]
+fn a_queue_has_many_workers_at_once_each_with_its_own_connection() {
+    let lab = Lab::with_rules(&["stage=greeting delay=3s"]);
+    let batch = Batch::to_each((0..8).map(|n| format!("u@d{n}.test")));
+    let program = lab.start(&batch, &[]);
+    lab.wait_until(|stats| stats.open == 8);
+    lab.assert_all_delivered(&program.wait(), 8);
+    assert_eq!(lab.sink.stats().addresses.len(), 8);
+}
+
+#[test]
+fn the_maximum_of_the_process_is_never_exceeded() {
+    let lab = Lab::new(TWO_SERVERS, keeping(HELD_BACK));
+    let open_max = send(
+        &lab,
+        &Batch::to_domain("site.test", 60),
+        "",
+        &["--max-workers", "5"],
+    );
+    assert!((2..=5).contains(&open_max), "{open_max}");
+}
+
+#[test]
+fn the_configured_maximum_of_a_queue_is_kept_while_others_have_more() {
+    let lab = Lab::new(TWO_SERVERS, keeping(HELD_BACK));
+    let all =
+        (0..60).map(|n| ["u@site.test", "u@other.test"][n % 2].replace('u', &format!("u{n}")));
+    let config = "[queue.small]\ndomains = [\"site.test\"]\nmax_workers = 3\n";
+    send(&lab, &Batch::to_each(all), config, &[]);
+    let open_max = |ips: &[&str]| -> u64 {
+        ips.iter()
+            .map(|ip| lab.sink.open_max_at(ip.parse().unwrap()))
+            .sum()
+    };
+    // Each address counts its own maximum; the sum of them is what the queue had at most.
+    assert!(
+        (2..=3).contains(&open_max(&["127.0.2.1", "127.0.2.2"])),
+        "{}",
+        lab.sink.stats()
+    );
+    assert!(lab.sink.stats().open_max > 3, "{}", lab.sink.stats());
+}
+
+#[test]
+fn the_maximum_of_a_site_is_never_exceeded() {
+    let lab = Lab::new(TWO_SERVERS, keeping(HELD_BACK));
+    let open_max = send(
+        &lab,
+        &Batch::to_domain("site.test", 60),
+        "max_sessions = 4\n",
+        &[],
+    );
+    assert!((2..=4).contains(&open_max), "{open_max}");
+    let lab = Lab::new(TWO_SERVERS, keeping(HELD_BACK));
+    let config = "max_sessions = 9\n[queue.q]\ndomains = [\"site.test\"]\nmax_sessions = 2\n";
+    let open_max = send(&lab, &Batch::to_domain("site.test", 60), config, &[]);
+    assert!(open_max <= 2, "{open_max}");
+}
+
+#[test]
+fn domains_with_the_same_servers_share_the_maximum_of_their_site() {
+    let zone = "a.test MX 10 mx.host.test\nb.test MX 10 mx.host.test\nmx.host.test A 127.0.2.3\n";
+    let lab = Lab::new(zone, keeping(HELD_BACK));
+    let batch = Batch::to_each((0..60).map(|n| format!("u{n}@{}.test", ["a", "b"][n % 2])));
+    let open_max = send(&lab, &batch, "max_sessions = 3\n", &[]);
+    assert!((2..=3).contains(&open_max), "{open_max}");
+}
+
+#[test]
+fn a_session_carries_many_messages() {
+    let lab = Lab::new(TWO_SERVERS, SinkConfig::keeping());
+    send(
+        &lab,
+        &Batch::to_domain("site.test", 400),
+        "max_sessions = 4\n",
+        &[],
+    );
+    let stats = lab.sink.stats();
+    assert!(stats.connections <= 4 && stats.messages == 400, "{stats}");
+}
+
+#[test]
+fn an_open_session_carries_mail_of_every_domain_of_its_site() {
+    let zone = "a.test MX 10 mx.host.test\nb.test MX 10 mx.host.test\nmx.host.test A 127.0.2.4\n";
+    let lab = Lab::new(zone, SinkConfig::keeping());
+    let batch = Batch::to_each((0..20).map(|n| format!("u{n}@{}.test", ["a", "b"][n % 2])));
+    send(&lab, &batch, "max_sessions = 1\n", &[]);
+    assert_eq!(lab.sink.stats().connections, 1);
+}

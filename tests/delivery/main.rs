@@ -1,0 +1,18 @@
+//! The mission, end to end: the real binary delivers to real sockets, and each test compares two independent accounts of
+//! it: the report that `mailer` writes, and what the receivers took.
+//!
+//! Every test has a receiver ([`mailer::sink::Sink`], normally all of 127/8) and a DNS server with a zone of its own, both
+//! in the test's process and on free ports, so that all tests run at once. Nothing is asserted about time: where one thing
+//! has to come before another, the receiver holds a reply back or the test waits for the receiver's counters.
+
+mod batch; // messages that can be told apart when they arrive
+mod clones; // messages with several recipients
+mod dns; // where mail goes
+mod inputs; // from what a batch can be read
+mod lab; // receiver, DNS server and the program under test
+mod limits; // how many workers and sessions there are
+mod peers; // servers that no standard foresees
+mod queues; // which queue handles what, and that none waits for another
+mod retries; // what becomes of mail that was not taken at once
+mod signals; // being stopped
+mod smtp; // what servers offer, refuse and leave out

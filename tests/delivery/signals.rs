@@ -1,0 +1,100 @@
+//! Being stopped: what is under way ends, nothing new begins, and the report tells the three apart.
+
+use crate::batch::{Batch, FROM_LINE, message};
+use crate::lab::{Lab, SOON};
+
+/// All mail goes to one site, by four workers.
+const FOUR: [&str; 2] = ["--max-workers", "4"];
+
+#[test]
+fn the_first_signal_lets_transactions_under_way_end_and_begins_no_other() {
+    let lab = Lab::with_rules(&["stage=dot delay=2s first=4"]);
+    let program = lab.start(&Batch::to_domain("a.test", 400), &FOUR);
+    // Four are taken and their replies held back.
+    lab.wait_until(|stats| stats.messages == 4);
+    program.terminate();
+    let ended = program.wait();
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    assert_eq!(
+        (ended.count("delivered"), ended.count("queued")),
+        (4, 396),
+        "{}",
+        ended.odd()
+    );
+    assert!(
+        ended
+            .stderr
+            .contains("stopped by a signal: 396 of 400 recipients"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn the_second_signal_cuts_connections_and_what_was_under_way_is_in_doubt() {
+    let lab = Lab::with_rules(&["stage=dot delay=10m first=4"]);
+    let program = lab.start(&Batch::to_domain("a.test", 400), &FOUR);
+    lab.wait_until(|stats| stats.messages == 4);
+    let ended = program.terminate_for_good();
+    ended.assert_status(75);
+    assert_eq!(
+        (ended.count("in-doubt"), ended.count("queued")),
+        (4, 396),
+        "{}",
+        ended.odd()
+    );
+    // They are in doubt and not lost: the receiver did take them.
+    assert_eq!(lab.received(), ended.pairs(&["in-doubt"]));
+    lab.assert_clean();
+}
+
+#[test]
+fn what_was_cut_before_its_content_is_deferred_and_not_in_doubt() {
+    let lab = Lab::with_rules(&["stage=data delay=10m"]);
+    let program = lab.start(&Batch::to_domain("a.test", 10), &["--max-workers", "1"]);
+    lab.wait_until(|stats| stats.connections == 1);
+    let ended = program.terminate_for_good();
+    ended.assert_status(75);
+    assert_eq!(
+        (ended.count("in-doubt"), ended.count("delivered")),
+        (0, 0),
+        "{}",
+        ended.odd()
+    );
+    assert_eq!(ended.count("deferred") + ended.count("queued"), 10);
+    assert_eq!(lab.sink.stats().messages, 0);
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_retries() {
+    let lab = Lab::with_rules(&["domain=later.test stage=rcpt reply=\"451 4.7.1 later\""]);
+    // The first retry is due in five minutes.
+    let program = lab.start(&Batch::to_each(["u@later.test", "u@fine.test"]), &[]);
+    lab.wait_until(|stats| stats.messages == 1 && stats.refusals == 1);
+    program.terminate();
+    let ended = program.wait();
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    assert_eq!(
+        (ended.count("delivered"), ended.count("deferred")),
+        (1, 1),
+        "{}",
+        ended.odd()
+    );
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_standard_input() {
+    let lab = Lab::with_rules(&[]);
+    let mut program = lab.start_with(&SOON, &[]);
+    program.write(format!(
+        "{FROM_LINE}{}x\n\n{FROM_LINE}",
+        message(1, &["u@a.test"], "")
+    ));
+    lab.wait_until(|stats| stats.messages == 1);
+    // Standard input is still open.
+    let ended = program.terminate_for_good();
+    assert_eq!(ended.count("delivered"), 1, "{}", ended.odd());
+    lab.assert_agrees(&ended);
+}
