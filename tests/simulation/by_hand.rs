@@ -10,7 +10,7 @@ use mailer::mail::{
 use mailer::queue::{Action, DispatcherConfig, Event, GateView, Outcome, Resolution};
 use mailer::retry::{Class, Deferral};
 
-use crate::desk::{Desk, MS, given, left, one, spawned};
+use crate::desk::{Desk, Given, MS, given, left, one, spawned};
 use crate::world::verdict;
 
 #[test]
