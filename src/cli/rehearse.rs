@@ -56,7 +56,7 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
     settings.relay = None;
     settings.bind.clear();
     settings.state = scratch.path().to_path_buf();
-    let (exit, summary) = send::deliver(&args.read, &args.show, settings)?;
+    let (exit, summary) = send::deliver(&args.read, &args.delivery, &args.show, settings)?;
     sink.wait_until(|stats| stats.open == 0, SETTLE_TIME);
     let stats = sink.stop();
     let report_on_stdout = args

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::args::{ReadArgs, SendArgs, ShowArgs};
+use super::args::{DeliveryArgs, ReadArgs, SendArgs, ShowArgs};
 use super::batch::{self, Stdin};
 use super::conclude::conclude;
 use super::config;
@@ -28,14 +28,19 @@ use crate::report::summary::{Summary, plural};
 /// A [`Failure`]; verdicts on mail are no errors.
 pub fn run(args: &SendArgs) -> Result<Exit> {
     let settings = config::settings(&args.delivery)?;
-    deliver(&args.read, &args.show, settings).map(|(exit, _)| exit)
+    deliver(&args.read, &args.delivery, &args.show, settings).map(|(exit, _)| exit)
 }
 
-/// Delivers a batch with these settings. Returns the status to end with, and the summary.
+/// Delivers a batch with these settings; `flags` are what they were made from, for when they are read again. Returns the status to end with, and the summary.
 ///
 /// # Errors
 /// A [`Failure`].
-pub fn deliver(read: &ReadArgs, show: &ShowArgs, settings: Settings) -> Result<(Exit, String)> {
+pub fn deliver(
+    read: &ReadArgs,
+    flags: &DeliveryArgs,
+    show: &ShowArgs,
+    settings: Settings,
+) -> Result<(Exit, String)> {
     let state = batch::make_state(&settings.state)?;
     let report = open_report(show.report.as_deref())?;
     let stdin = if read.strict {
@@ -54,7 +59,7 @@ pub fn deliver(read: &ReadArgs, show: &ShowArgs, settings: Settings) -> Result<(
     let stop_after = settings.stop_after;
     let running = run::start(batch.reader, batch.store, settings, batch.reads_stdin)
         .map_err(start_failure)?;
-    let stopped = watch(&running, show, began, stop_after)?;
+    let stopped = watch(&running, flags, show, began, stop_after)?;
     let end = running.finish();
     let summary = tell(&end, &store, &queues, report, began.elapsed())?;
     if show.prints_summary() {

@@ -1,13 +1,16 @@
 //! While a run goes on: progress for people, obedience to signals, and the reasons to stop early.
+//!
+//! SIGINT, SIGTERM: no new transaction; the second one cuts connections. SIGHUP: limits are read again.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::args::ShowArgs;
+use super::args::{DeliveryArgs, ShowArgs};
+use super::config;
 use super::exit::{Exit, Failure};
 use crate::engine::run::Running;
 use crate::progress::Progress;
@@ -33,11 +36,12 @@ pub enum Stopped {
 /// If signals cannot be listened to.
 pub fn watch(
     running: &Running,
+    flags: &DeliveryArgs,
     show: &ShowArgs,
     began: Instant,
     stop_after: Option<Duration>,
 ) -> Result<Option<Stopped>> {
-    let mut signals = Told::listen()?;
+    let mut told = Told::listen()?;
     let mut progress = (!show.quiet && io::stderr().is_terminal()).then(Progress::begin);
     let mut stopped: Option<(Stopped, Instant)> = None;
     let mut cut = false;
@@ -46,10 +50,13 @@ pub fn watch(
         if let Some(progress) = &mut progress {
             progress.tick(running.gauges(), now);
         }
-        let told = signals.count();
+        told.look();
+        if std::mem::take(&mut told.reload) {
+            reload(running, flags);
+        }
         if stopped.is_none() {
             stopped = match () {
-                () if told > 0 => Some((Stopped::Signal, now)),
+                () if told.ends > 0 => Some((Stopped::Signal, now)),
                 () if stop_after.is_some_and(|after| now >= began + after) => {
                     Some((Stopped::Time, now))
                 }
@@ -60,7 +67,7 @@ pub fn watch(
                 running.stop();
             }
         }
-        if !cut && stopped.is_some_and(|(_, at)| told > 1 || now >= at + GRACE) {
+        if !cut && stopped.is_some_and(|(_, at)| told.ends > 1 || now >= at + GRACE) {
             cut = true;
             running.cut();
         }
@@ -68,23 +75,41 @@ pub fn watch(
     Ok(stopped.map(|(why, _)| why))
 }
 
-/// SIGINT and SIGTERM, as far as they have arrived.
+/// The signals that have arrived.
 struct Told {
     signals: Signals,
-    count: usize,
+    /// SIGINT and SIGTERM since the start of the run.
+    ends: usize,
+    /// SIGHUP since it was last looked at.
+    reload: bool,
 }
 
 impl Told {
     fn listen() -> Result<Told> {
-        let signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| {
+        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| {
             Failure::new(Exit::Software, format!("cannot listen to signals: {error}"))
         })?;
-        Ok(Told { signals, count: 0 })
+        Ok(Told {
+            signals,
+            ends: 0,
+            reload: false,
+        })
     }
 
-    /// How many have arrived since the start of the run.
-    fn count(&mut self) -> usize {
-        self.count += self.signals.pending().count();
-        self.count
+    fn look(&mut self) {
+        for signal in self.signals.pending() {
+            match signal {
+                SIGHUP => self.reload = true,
+                _ => self.ends += 1,
+            }
+        }
+    }
+}
+
+/// SIGHUP: the configuration is read again, and its limits are put into force. One that cannot be read changes nothing.
+fn reload(running: &Running, flags: &DeliveryArgs) {
+    match config::settings(flags) {
+        Ok(settings) => running.set_limits(&settings),
+        Err(error) => eprintln!("mailer: the configuration was not read again: {error}"),
     }
 }

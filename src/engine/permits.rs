@@ -26,6 +26,17 @@ impl SharedPermits {
         }
     }
 
+    /// Changes limits: workers in total, sessions per site, and the sessions per site of some queues.
+    pub fn set_limits(&self, workers_max: u32, window: u32, queue_windows: &[(QueueId, u32)]) {
+        self.with(|table| {
+            table.set_workers_max(workers_max);
+            table.set_window(window);
+            for (queue, window) in queue_windows {
+                table.set_queue_window(*queue, *window);
+            }
+        });
+    }
+
     /// A queue that will get no more mail and has none.
     pub fn close(&self, queue: QueueId) {
         self.with(|table| table.close(queue));

@@ -55,6 +55,8 @@ pub enum StartError {
 /// A run under way.
 pub struct Running {
     shared: Arc<Shared>,
+    routes: Arc<RouteTable>,
+    permits: Arc<SharedPermits>,
     inboxes: Vec<Sender<Inbox>>,
     no_dns: Arc<AtomicBool>,
     intake: JoinHandle<ReadEnd>,
@@ -122,6 +124,7 @@ pub fn start(
         let queue = QueueThread::new(id, dispatcher, inbox, ways.clone(), Arc::clone(&shared));
         others.push(thread(&format!("queue {number}"), move || queue.work())?);
     }
+    let permits = Arc::clone(&ways.permits);
     drop(ways);
     for number in 0..RESOLVERS {
         let pool = ResolverThread {
@@ -158,6 +161,8 @@ pub fn start(
     })?;
     Ok(Running {
         shared,
+        routes,
+        permits,
         inboxes,
         no_dns,
         intake,
@@ -177,6 +182,37 @@ impl Running {
     /// Waits for the end of the run, at most `time`. True when it is over.
     pub fn wait(&self, time: Duration) -> bool {
         self.over.recv_timeout(time).is_ok()
+    }
+
+    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site.
+    /// More takes effect at once, less as runs of mail end. Queues are those of the start.
+    pub fn set_limits(&self, settings: &Settings) {
+        let limits = |id: QueueId| {
+            settings
+                .queues
+                .iter()
+                .find(|queue| queue.name == self.routes.name(id))
+        };
+        let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
+        let windows: Vec<(QueueId, u32)> = ids
+            .clone()
+            .map(|id| {
+                (
+                    id,
+                    limits(id)
+                        .and_then(|own| own.sessions_per_site)
+                        .unwrap_or(u32::MAX),
+                )
+            })
+            .collect();
+        self.permits
+            .set_limits(settings.workers_max, settings.sessions_per_site, &windows);
+        for (inbox, id) in self.inboxes.iter().zip(ids) {
+            let workers_max = limits(id)
+                .and_then(|own| own.workers_max)
+                .unwrap_or(settings.workers_max);
+            let _ = inbox.send(Event::LimitsChanged { workers_max });
+        }
     }
 
     /// True if no server anywhere answers: the port is blocked here.

@@ -91,7 +91,8 @@ impl<P: Clone> Dispatcher<P> {
             };
             self.steps += 1;
             let turns = self.quantum_is_over(w, t.now) && self.sites.others_need_more_than(s);
-            if turns || self.should_pass(w, s) || self.session_wanted(s, t) == Wanted::Yes {
+            let unwanted = self.is_surplus(t) || self.session_wanted(s, t) == Wanted::Yes;
+            if turns || unwanted || self.should_pass(w, s) {
                 return;
             }
             self.assign(w, s, t);
@@ -252,9 +253,7 @@ impl<P: Clone> Dispatcher<P> {
 
     /// A worker that owes nothing gets the next run, or becomes ready, or ends.
     pub(super) fn place(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        let queue = self.config.queue;
-        let surplus = self.workers.len() > self.config.workers_max as usize;
-        if self.stopped || surplus || t.permits.worker_wanted(queue) == Wanted::Yes {
+        if self.stopped || self.is_surplus(t) {
             return self.retire(w, t);
         }
         if let Some(s) = self.workers[w].session {
@@ -400,6 +399,22 @@ impl<P: Clone> Dispatcher<P> {
         let worker = &mut self.workers[w];
         worker.retiring = true;
         t.actions.push(Action::Retire { worker: worker.id });
+    }
+
+    /// True if there is a worker too many: the queue's maximum was lowered, or another queue is due to have it.
+    fn is_surplus(&self, t: &Turn<'_, P>) -> bool {
+        self.workers.len() > self.config.workers_max as usize
+            || t.permits.worker_wanted(self.config.queue) == Wanted::Yes
+    }
+
+    /// Limits were changed: whatever was refused is asked for again.
+    pub(super) fn limits_changed(&mut self, workers_max: u32) {
+        self.config.workers_max = workers_max.max(1);
+        self.worker_refused = false;
+        for s in 0..self.sites.iter().count() as u32 {
+            self.sites[s].blocked = false;
+            self.touch(s);
+        }
     }
 
     /// A permit this queue stood in line for may be free.

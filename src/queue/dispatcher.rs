@@ -181,7 +181,7 @@ impl<P: Clone> Dispatcher<P> {
             Event::Gone { worker, returned } => self.gone(worker, returned, t),
             Event::PermitFree { site } => self.permit_free(site),
             Event::PermitWanted { site } => self.permit_wanted(site, t),
-            Event::WorkersMax(workers_max) => self.config.workers_max = workers_max.max(1),
+            Event::LimitsChanged { workers_max } => self.limits_changed(workers_max),
             Event::Wake => {}
             Event::InputClosed => self.input_closed = true,
             Event::Stop => self.stop(t),

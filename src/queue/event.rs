@@ -99,8 +99,11 @@ pub enum Event<P> {
         /// Which.
         site: Option<SiteId>,
     },
-    /// The maximum of workers of this queue was changed by the operator.
-    WorkersMax(u32),
+    /// The operator changed limits: of this queue, or of the permit table.
+    LimitsChanged {
+        /// The most workers this queue may have from now on.
+        workers_max: u32,
+    },
     /// The time given by `wake_at` has come.
     Wake,
     /// No more mail will be posted or forwarded.

@@ -145,13 +145,23 @@ impl PermitTable {
         self.notify_workers();
     }
 
+    /// Changes the window of sites that have none of their own.
+    pub fn set_window(&mut self, window: u32) {
+        self.window = window.max(1);
+        let sites: Vec<SiteId> = self.sites.keys().copied().collect();
+        for site in sites {
+            self.notify_site(site);
+        }
+    }
+
     /// Changes the window of one site.
     pub fn set_site_window(&mut self, site: SiteId, window: u32) {
         self.site_windows.insert(site, window.max(1));
         self.notify_site(site);
     }
 
-    /// Sets how many sessions `queue` may have with any one site.
+    /// Sets how many sessions `queue` may have with any one site. A queue that was refused for this limit is not told:
+    /// it looks again when it hears of changed limits.
     pub fn set_queue_window(&mut self, queue: QueueId, window: u32) {
         self.queue_windows.insert(queue, window.max(1));
     }
@@ -262,6 +272,9 @@ impl PermitTable {
 
     /// See [`Permits::session_wanted`].
     pub fn session_wanted(&self, site: SiteId, queue: QueueId) -> Wanted {
+        if self.sessions_held_by(site, queue) > self.queue_window(queue) {
+            return Wanted::Yes;
+        }
         let limit = self.site_window(site);
         self.sites
             .get(&site)

@@ -58,10 +58,15 @@ impl Summary {
             } else {
                 format!("{} ", last.verdict.code)
             };
+            let enhanced = last
+                .verdict
+                .enhanced
+                .map(|enhanced| format!("{enhanced} "))
+                .unwrap_or_default();
             let recipient = crate::mail::verdict::printable(recipient, 80);
             let text = crate::mail::verdict::printable(&last.verdict.text, TEXT_SHOWN);
             format!(
-                "{code}{text} (at {}, e.g. {recipient})",
+                "{code}{enhanced}{text} (at {}, e.g. {recipient})",
                 last.verdict.stage.name()
             )
         };
@@ -143,7 +148,7 @@ pub fn plural(count: u64, what: &str) -> String {
 mod tests {
     use super::*;
     use crate::ledger::{Attempt, Via};
-    use crate::mail::{QueueId, RecipientNo, Scope, Stage, Verdict};
+    use crate::mail::{Enhanced, QueueId, RecipientNo, Scope, Stage, Verdict};
 
     fn refused(text: &str) -> Outcome {
         let last = Attempt {
@@ -153,7 +158,7 @@ mod tests {
                 Scope::Recipient,
                 Stage::Rcpt,
                 550,
-                None,
+                Some(Enhanced::new(5, 1, 1)),
                 text,
             ),
             via: Via {
@@ -176,8 +181,8 @@ mod tests {
     #[test]
     fn equal_reasons_are_counted_together_although_they_name_different_people() {
         let mut summary = Summary::default();
-        summary.add("a@x.test", &refused("5.1.1 <a@x.test> unknown"));
-        summary.add("b@x.test", &refused("5.1.1 <b@x.test> unknown"));
+        summary.add("a@x.test", &refused("<a@x.test> unknown"));
+        summary.add("b@x.test", &refused("<b@x.test> unknown"));
         summary.add(
             "c@x.test",
             &Outcome {

@@ -11,6 +11,7 @@ mod dns; // where mail goes
 mod inputs; // from what a batch can be read
 mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are
+mod live; // limits that change while mail is sent
 mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
 mod retries; // what becomes of mail that was not taken at once

@@ -343,12 +343,41 @@ fn a_lower_maximum_takes_effect_at_the_end_of_runs() {
     let mut desk = Desk::new(4, 20);
     let runs = given(&desk.post(10, 400));
     assert_eq!(runs.len(), 4);
-    desk.tell(Event::WorkersMax(1));
+    desk.tell(Event::LimitsChanged { workers_max: 1 });
     let actions = desk.deliver(&runs[0]);
     let retired = Action::Retire {
         worker: WorkerId(runs[0].worker),
     };
     assert_eq!(actions, [retired]);
+}
+
+#[test]
+fn a_higher_maximum_takes_effect_at_once() {
+    let mut desk = Desk::new(2, 20);
+    assert_eq!(given(&desk.post(10, 400)).len(), 2);
+    let actions = desk.tell(Event::LimitsChanged { workers_max: 5 });
+    assert_eq!(given(&actions).len(), 3);
+}
+
+#[test]
+fn a_wider_window_of_a_site_takes_effect_at_once_and_a_narrower_one_at_the_end_of_runs() {
+    let mut desk = Desk::new(20, 2);
+    let runs = given(&desk.post(10, 400));
+    assert_eq!(runs.len(), 2);
+    desk.permits.borrow_mut().set_window(4);
+    let more = given(&desk.tell(Event::LimitsChanged { workers_max: 20 }));
+    assert_eq!(more.len(), 2);
+    desk.permits.borrow_mut().set_window(3);
+    desk.tell(Event::LimitsChanged { workers_max: 20 });
+    let retired = Action::Retire {
+        worker: WorkerId(runs[0].worker),
+    };
+    assert_eq!(desk.deliver(&runs[0]), [retired]);
+    assert_eq!(
+        given(&desk.deliver(&runs[1])).len(),
+        1,
+        "three are within the window"
+    );
 }
 
 #[test]

@@ -115,6 +115,10 @@ impl Stock {
     }
 
     pub(super) fn wanted_from(&self, queue: QueueId, limit: u32) -> Wanted {
+        if self.held > limit {
+            // The limit was lowered.
+            return Wanted::Yes;
+        }
         let mut others = self.line.iter().filter(|waiter| waiter.queue != queue);
         let free = limit.saturating_sub(self.held) as usize;
         if others.clone().count() <= free {
