@@ -206,3 +206,30 @@ fn the_mail_path_is_synchronous() {
         |room, _, _| room != "dns",
     );
 }
+
+/// The README's feature table names tests; each of them must exist.
+#[test]
+fn tests_named_in_the_readme_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let table = readme
+        .split("## Features")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
+    let named: Vec<(&str, &str)> = table
+        .split('`')
+        .filter_map(|word| word.split_once("::"))
+        .collect();
+    assert!(named.len() > 15, "the feature table names too few tests");
+    for (module, test) in named {
+        let path = root.join(format!("tests/delivery/{module}.rs"));
+        let code = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            code.contains(&format!("fn {test}()")),
+            "README names {module}::{test}, which does not exist"
+        );
+    }
+}
