@@ -134,7 +134,7 @@ fn converse(
                 send(stream, &mut out)?;
                 return linger(stream, &mut input);
             }
-            Next::Drop => return send(stream, &mut out),
+            Next::Drop | Next::StartTls => return send(stream, &mut out),
         }
         let progress = session.receive(input.unused(), &mut out, handler);
         input.start += progress.used;

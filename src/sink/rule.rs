@@ -103,6 +103,7 @@ impl Rule {
             answer,
             delay: self.delay,
             close,
+            surplus: Vec::new(),
         }
     }
 

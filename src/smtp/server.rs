@@ -11,7 +11,10 @@
 //! up to the settings' limits.
 //!
 //! Violations of the protocol are reported to the handler and otherwise answered as usual; only bare newlines can be made to
-//! refuse a message. No STARTTLS, AUTH or CHUNKING yet.
+//! refuse a message.
+//!
+//! STARTTLS (RFC 3207): after [`Next::StartTls`] the driver shakes hands and calls [`Session::secured`]. What came in clear
+//! behind the command is thrown away unread, so that nothing said outside TLS is obeyed inside (CVE-2011-0411).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +48,8 @@ pub enum Next {
     Close,
     /// Close the connection at once.
     Drop,
+    /// Shake hands as a TLS server, then call [`Session::secured`]. All input was used.
+    StartTls,
 }
 
 /// What [`Session::receive`] did.
@@ -77,6 +82,8 @@ pub struct Session {
     introduced: bool,
     /// It was EHLO.
     extended: bool,
+    /// Inside TLS.
+    secured: bool,
     /// The greeting was a refusal: nothing but QUIT is of use (RFC 5321 3.1).
     turned_away: bool,
     /// MAIL was accepted: `transaction` means something.
@@ -102,6 +109,7 @@ impl Session {
             phase: Phase::Command,
             introduced: false,
             extended: false,
+            secured: false,
             turned_away: false,
             in_transaction: false,
             mail_tried: false,
@@ -151,7 +159,19 @@ impl Session {
             used += step;
         }
         let next = self.next.take().unwrap_or(Next::Read);
+        if next == Next::StartTls {
+            // Bytes in clear behind STARTTLS must never be taken for the client's words inside TLS.
+            used = input.len();
+        }
         Progress { used, next }
+    }
+
+    /// The connection is inside TLS now: after STARTTLS, or before [`Session::open`] where TLS comes first (RFC 8314).
+    /// All that was learned before is forgotten (RFC 3207 4.2): the client has to say EHLO again.
+    pub fn secured(&mut self, handler: &mut impl Handler) {
+        self.reset(handler);
+        self.secured = true;
+        (self.introduced, self.extended) = (false, false);
     }
 
     /// The client has closed the connection, or it is closed for another reason.
@@ -252,6 +272,8 @@ impl Session {
             return;
         }
         match command {
+            // RFC 3207 4: the last command in a group. Whether it is obeyed or not.
+            Command::StartTls => handler.violation(Violation::PlaintextAfterStartTls),
             Command::Data => handler.violation(Violation::ContentBefore354),
             Command::Quit => handler.violation(Violation::DataAfterQuit),
             _ if !self.offers_pipelining() => handler.violation(Violation::PipeliningNotOffered),

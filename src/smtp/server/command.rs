@@ -26,6 +26,8 @@ pub enum Command<'a> {
     Quit,
     /// VRFY.
     Vrfy,
+    /// STARTTLS (RFC 3207).
+    StartTls,
     /// A line of HTTP: a browser that was led here (no SMTP client says these).
     Http,
     /// Any other verb.
@@ -93,7 +95,7 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Refusal> {
         Some((verb, argument)) => (verb, Some(argument)),
         None => (text, None),
     };
-    // Verbs have four letters but for HTTP's; upper-casing into a small array costs no allocation.
+    // Verbs have four letters but for STARTTLS and HTTP's; upper-casing into a small array costs no allocation.
     let mut upper = [0; 8];
     let Some(upper) = upper.get_mut(..verb.len()) else {
         return Ok(Command::Unknown);
@@ -111,6 +113,8 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Refusal> {
         b"RSET" => without_argument(argument, Command::Rset),
         b"QUIT" => without_argument(argument, Command::Quit),
         b"NOOP" => Ok(Command::Noop),
+        // RFC 3207 4: no parameters.
+        b"STARTTLS" => without_argument(argument, Command::StartTls),
         b"VRFY" => argument.map(|_| Command::Vrfy).ok_or(BAD_ARGUMENT),
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"CONNECT" | b"OPTIONS" | b"HOST:" => {
             Ok(Command::Http)
@@ -269,6 +273,7 @@ mod tests {
         assert_eq!(parse(b"NOOP hello there"), Ok(Command::Noop));
         assert_eq!(parse(b"GET / HTTP/1.1"), Ok(Command::Http));
         assert_eq!(parse(b"STARTTLSSS x"), Ok(Command::Unknown));
+        assert_eq!(parse(b"StartTLS"), Ok(Command::StartTls));
         let Ok(Command::Mail(path, parameters)) =
             parse(b"mail from:<\"a>b\"@c.test> SIZE=12 body=8bitmime SMTPUTF8")
         else {
@@ -312,6 +317,7 @@ mod tests {
             "RCPT TO:<a@b.test,c@d.test>",
             "DATA now",
             "QUIT a",
+            "STARTTLS now",
             "VRFY",
             "NOOP \u{0}",
             &long,

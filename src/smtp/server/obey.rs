@@ -28,6 +28,7 @@ impl Session {
                 let decision = handler.rset();
                 self.settle(decision, 250, "2.0.0 OK", out);
             }
+            Command::StartTls => self.starttls(out, handler),
             Command::Noop => self.write(250, "2.0.0 OK", out),
             // RFC 5321 3.5.3: 252 where addresses are not verified.
             Command::Vrfy => self.write(252, "2.5.0 Cannot verify, but will try", out),
@@ -79,6 +80,8 @@ impl Session {
         offer(settings.smtputf8, "SMTPUTF8");
         offer(settings.enhanced_status_codes, "ENHANCEDSTATUSCODES");
         offer(settings.dsn, "DSN");
+        // RFC 3207 4.2: not offered again inside TLS.
+        offer(settings.starttls && !self.secured, "STARTTLS");
         for more in &settings.more_extensions {
             offer(true, more);
         }
@@ -92,6 +95,34 @@ impl Session {
         if self.settle(decision, 250, &line, out) {
             (self.introduced, self.extended) = (true, false);
         }
+    }
+
+    fn starttls(&mut self, out: &mut Vec<u8>, handler: &mut impl Handler) {
+        if !self.settings.starttls {
+            return self.unoffered(out, handler);
+        }
+        // RFC 3207 gives the command no place inside a transaction or inside TLS.
+        let refusal = if self.secured {
+            "5.5.1 TLS is active already"
+        } else if !self.extended {
+            "5.5.1 EHLO first"
+        } else if self.in_transaction {
+            "5.5.1 Not inside a transaction"
+        } else {
+            let decision = handler.starttls();
+            if self.settle(decision, 220, "2.0.0 Ready to start TLS", out) {
+                self.end_with(Next::StartTls);
+            }
+            return;
+        };
+        handler.violation(Violation::OutOfSequence);
+        self.error(503, refusal, out);
+    }
+
+    /// The command of an extension that EHLO did not offer.
+    pub(super) fn unoffered(&mut self, out: &mut Vec<u8>, handler: &mut impl Handler) {
+        handler.violation(Violation::UnofferedCommand);
+        self.error(502, "5.5.1 Not offered here", out);
     }
 
     fn mail(

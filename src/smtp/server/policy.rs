@@ -24,6 +24,8 @@ pub struct ServerSettings {
     pub size: bool,
     /// RFC 3461. Parameters are accepted; no notification is ever sent.
     pub dsn: bool,
+    /// RFC 3207. Offered until the session is in TLS.
+    pub starttls: bool,
     /// Further EHLO lines, verbatim.
     pub more_extensions: Vec<String>,
     /// EHLO is refused with 502, so that clients fall back to HELO.
@@ -48,6 +50,7 @@ impl Default for ServerSettings {
             enhanced_status_codes: true,
             size: true,
             dsn: false,
+            starttls: false,
             more_extensions: Vec::new(),
             helo_only: false,
             content_bytes_max: 100 * 1024 * 1024,
@@ -113,6 +116,8 @@ pub struct Decision {
     pub delay: Duration,
     /// Close the connection after the reply. A 421 always does.
     pub close: bool,
+    /// Bytes that leave right behind the reply: what somebody on the path to the client might add.
+    pub surplus: Vec<u8>,
 }
 
 impl Decision {
@@ -139,6 +144,11 @@ pub trait Handler {
 
     /// EHLO or HELO with the client's name.
     fn ehlo(&mut self, _name: &str) -> Decision {
+        Decision::accept()
+    }
+
+    /// STARTTLS, where it is offered and in its place. If it is accepted the driver is told [`super::Next::StartTls`].
+    fn starttls(&mut self) -> Decision {
         Decision::accept()
     }
 

@@ -21,6 +21,7 @@ impl Session {
             &mut reply
         };
         let mut end = decision.close.then_some(Next::Close);
+        let is_answered = matches!(decision.answer, Answer::Accept | Answer::Reply(_));
         let is_success = match &decision.answer {
             Answer::Accept => {
                 write_reply(self.writes_enhanced(), code, text, target);
@@ -44,6 +45,9 @@ impl Session {
                 false
             }
         };
+        if is_answered {
+            target.extend_from_slice(&decision.surplus);
+        }
         if decision.delay.is_zero() {
             self.next = end;
         } else {

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod starttls;
 mod violations;
 
 /// Takes what comes; decisions can be scripted by stage.
@@ -15,12 +16,17 @@ struct Recorder {
     at_body: Decision,
     at_dot: Decision,
     at_greeting: Decision,
+    at_starttls: Decision,
     abandoned: usize,
 }
 
 impl Handler for Recorder {
     fn greeting(&mut self) -> Decision {
         self.at_greeting.clone()
+    }
+
+    fn starttls(&mut self) -> Decision {
+        self.at_starttls.clone()
     }
 
     fn rcpt(&mut self, _: &Transaction, recipient: &str) -> Decision {
@@ -65,7 +71,7 @@ impl Handler for Recorder {
     }
 }
 
-/// How a dialogue went: replies (pauses as `<pause>`) and its end.
+/// How a dialogue went: replies (pauses as `<pause>`, the way into TLS as `<tls>`) and its end.
 #[derive(PartialEq, Eq, Debug)]
 struct Run {
     out: String,
@@ -91,6 +97,11 @@ fn run(settings: &ServerSettings, handler: &mut Recorder, flights: &[&[u8]], ste
                 let progress = session.receive(&pending, &mut out, handler);
                 pending.drain(..progress.used);
                 next = progress.next;
+                if next == Next::StartTls {
+                    out.extend_from_slice(b"<tls>\r\n");
+                    session.secured(handler);
+                    next = Next::Read;
+                }
                 if next == Next::Read {
                     break;
                 }

@@ -38,11 +38,15 @@ pub enum Violation {
     SizeExceedsDeclared,
     /// A line that starts with one dot and goes on with something else: it was not dot-stuffed (RFC 5321 4.5.2).
     UnstuffedDot,
+    /// Bytes in clear behind STARTTLS (RFC 3207 4.1); they are thrown away, as CVE-2011-0411 teaches.
+    PlaintextAfterStartTls,
+    /// The command of an extension that was not offered (RFC 5321 2.2.1).
+    UnofferedCommand,
 }
 
 impl Violation {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Violation; 17] = [
+    pub const ALL: [Violation; 19] = [
         Violation::BareLf,
         Violation::BareCr,
         Violation::LongLine,
@@ -60,6 +64,8 @@ impl Violation {
         Violation::Utf8Undeclared,
         Violation::SizeExceedsDeclared,
         Violation::UnstuffedDot,
+        Violation::PlaintextAfterStartTls,
+        Violation::UnofferedCommand,
     ];
 
     /// Its name in statistics.
@@ -82,6 +88,8 @@ impl Violation {
             Violation::Utf8Undeclared => "utf8-undeclared",
             Violation::SizeExceedsDeclared => "size-exceeds-declared",
             Violation::UnstuffedDot => "unstuffed-dot",
+            Violation::PlaintextAfterStartTls => "plaintext-after-starttls",
+            Violation::UnofferedCommand => "unoffered-command",
         }
     }
 
