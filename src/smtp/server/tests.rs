@@ -101,6 +101,8 @@ fn run(settings: &ServerSettings, handler: &mut Recorder, flights: &[&[u8]], ste
                     out.extend_from_slice(b"<tls>\r\n");
                     session.secured(handler);
                     next = Next::Read;
+                    // What the session left would now pass for words inside TLS.
+                    continue;
                 }
                 if next == Next::Read {
                     break;
