@@ -5,9 +5,11 @@
 //! does not answer.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
+
+use socket2::Socket;
 
 use super::resolve::Exchange;
 use super::session::{Manner, Session};
@@ -117,7 +119,7 @@ fn connect(
     place: &MxAddress,
     shared: &Shared,
     rng: &mut fastrand::Rng,
-) -> Result<TcpStream, Verdict> {
+) -> Result<Socket, Verdict> {
     let settings = &shared.settings;
     let peer = SocketAddr::new(place.address, wish.exchange.port);
     let sources: Vec<IpAddr> = settings
@@ -189,10 +191,15 @@ fn is_ours(error: &io::Error) -> bool {
 }
 
 /// RFC 5321 4.1.3: who has no name says its address.
-fn address_literal(stream: &TcpStream) -> String {
-    match stream.local_addr().map(|address| address.ip()) {
-        Ok(std::net::IpAddr::V4(ip)) => format!("[{ip}]"),
-        Ok(std::net::IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
-        Err(_) => "[127.0.0.1]".into(),
+fn address_literal(stream: &Socket) -> String {
+    match stream
+        .local_addr()
+        .ok()
+        .and_then(|address| address.as_socket())
+        .map(|a| a.ip())
+    {
+        Some(IpAddr::V4(ip)) => format!("[{ip}]"),
+        Some(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
+        None => "[127.0.0.1]".into(),
     }
 }

@@ -4,9 +4,11 @@
 //! in `smtp`; what becomes of mail, by the worker.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use socket2::Socket;
 
 use super::settings::Timeouts;
 use crate::dns::MxAddress;
@@ -76,7 +78,7 @@ impl Session {
     /// # Errors
     /// The verdict for the mail that was to be sent over it; its scope is the host.
     pub fn open(
-        stream: TcpStream,
+        stream: Socket,
         site: SiteId,
         place: &MxAddress,
         manner: Manner,
@@ -280,7 +282,7 @@ impl Session {
     }
 
     /// A handle to cut the connection from another thread.
-    pub fn handle(&self) -> Weak<TcpStream> {
+    pub fn handle(&self) -> Weak<Socket> {
         self.wire.handle()
     }
 

@@ -1,11 +1,11 @@
 //! What all threads of a run share: settings, the batch, the way to the ledger, and the word to stop.
 
 use std::collections::HashMap;
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam_channel::Sender;
+use socket2::Socket;
 
 use super::book::Entry;
 use super::hosts::Hosts;
@@ -69,12 +69,12 @@ impl Shared {
 /// Open connections, by the worker that holds them. Touched once a session, never for a message.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    open: Mutex<HashMap<(QueueId, WorkerId), Weak<TcpStream>>>,
+    open: Mutex<HashMap<(QueueId, WorkerId), Weak<Socket>>>,
 }
 
 impl Sockets {
     /// A worker opened a connection, in place of the one it had.
-    pub fn remember(&self, queue: QueueId, worker: WorkerId, connection: Weak<TcpStream>) {
+    pub fn remember(&self, queue: QueueId, worker: WorkerId, connection: Weak<Socket>) {
         self.lock().insert((queue, worker), connection);
     }
 
@@ -90,7 +90,7 @@ impl Sockets {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(QueueId, WorkerId), Weak<TcpStream>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(QueueId, WorkerId), Weak<Socket>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,23 +1,20 @@
-//! Opening a TCP connection within a deadline, from a chosen source address if there is one.
+//! Opening a connection within a deadline, from a chosen source address if there is one.
 //!
 //! Returns a blocking stream with TCP_NODELAY set: the client writes whole flights, so Nagle's algorithm could only add
 //! the 40 ms of a delayed acknowledgement.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Connects to `peer` before `deadline`. `source` is used if it is of the peer's family.
+/// Connects to `peer` by TCP before `deadline`. `source` is used if it is of the peer's family.
 ///
 /// # Errors
 /// What the system says; `TimedOut` if the deadline came first.
-pub fn connect(
-    peer: SocketAddr,
-    source: Option<IpAddr>,
-    deadline: Instant,
-) -> io::Result<TcpStream> {
+pub fn connect(peer: SocketAddr, source: Option<IpAddr>, deadline: Instant) -> io::Result<Socket> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
@@ -28,7 +25,17 @@ pub fn connect(
     }
     socket.connect_timeout(&peer.into(), left.max(Duration::from_millis(1)))?;
     socket.set_tcp_nodelay(true)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+/// Connects to a socket of this machine (LMTP servers listen on such).
+///
+/// # Errors
+/// What the system says.
+pub fn connect_unix(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -44,7 +51,7 @@ mod tests {
         let stream = connect(listener.local_addr().unwrap(), Some(source), deadline).unwrap();
         let (_, seen) = listener.accept().unwrap();
         assert_eq!(seen.ip(), source);
-        assert!(stream.nodelay().unwrap());
+        assert!(stream.tcp_nodelay().unwrap());
     }
 
     #[test]

@@ -10,12 +10,12 @@
 //! A handshake obeys one deadline as a whole, however slowly its bytes drip in.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use native_tls::{Certificate, HandshakeError, Identity, Protocol, TlsConnector, TlsStream};
+use socket2::Socket;
 
 mod hello;
 
@@ -109,7 +109,7 @@ impl Tls {
     /// What went wrong, in words.
     pub fn handshake(
         &self,
-        stream: Arc<TcpStream>,
+        stream: Arc<Socket>,
         name: &str,
         verify: bool,
         deadline: Instant,
@@ -224,7 +224,7 @@ fn name_in(certificate: &Certificate) -> Option<String> {
 /// The connection below the library. Shared, so that another thread can cut it.
 #[derive(Debug)]
 pub struct Below {
-    stream: Arc<TcpStream>,
+    stream: Arc<Socket>,
     kept: Vec<u8>,
     keeps: bool,
 }

@@ -11,11 +11,11 @@
 //! is left). The buffer never grows beyond [`INPUT_MAX`]: replies are bounded by their parser long before.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::TcpStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use native_tls::TlsStream;
+use socket2::Socket;
 
 use super::tls::{Agreed, Below, Tls};
 
@@ -52,7 +52,7 @@ impl std::fmt::Display for WireError {
 /// One connection.
 #[derive(Debug)]
 pub struct Wire {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     /// The encrypted stream over the socket, once there is one.
     tls: Option<Box<TlsStream<Below>>>,
     input: Vec<u8>,
@@ -63,9 +63,9 @@ pub struct Wire {
 
 impl Wire {
     /// Takes over a connected stream.
-    pub fn new(stream: TcpStream) -> Wire {
+    pub fn new(socket: Socket) -> Wire {
         Wire {
-            socket: Arc::new(stream),
+            socket: Arc::new(socket),
             tls: None,
             input: Vec::with_capacity(READ_SIZE),
             consumed: 0,
@@ -189,7 +189,7 @@ impl Wire {
         let looked = match &mut self.tls {
             // Records that carry no data (session tickets) are no input: only reading tells.
             Some(tls) => tls.read(&mut [0]),
-            None => self.socket.peek(&mut [0]),
+            None => self.socket.peek(&mut [std::mem::MaybeUninit::uninit()]),
         };
         let restored = self.socket.set_nonblocking(false);
         restored.is_err()
@@ -219,7 +219,7 @@ impl Wire {
     }
 
     /// A handle to cut the connection from another thread. It does not keep the connection open.
-    pub fn handle(&self) -> Weak<TcpStream> {
+    pub fn handle(&self) -> Weak<Socket> {
         Arc::downgrade(&self.socket)
     }
 }
@@ -254,13 +254,13 @@ fn failure(error: io::Error) -> WireError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     fn pair() -> (Wire, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
-        (Wire::new(near), far)
+        (Wire::new(near.into()), far)
     }
 
     fn soon(millis: u64) -> Instant {
