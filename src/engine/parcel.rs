@@ -91,6 +91,7 @@ impl Parcel {
             size: self.content.bytes().len() as u64,
             eight_bit: self.content.is_eight_bit(),
             utf8: self.utf8,
+            dsn: None,
         }
     }
 }

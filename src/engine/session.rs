@@ -14,11 +14,12 @@ use super::settings::Timeouts;
 use crate::dns::MxAddress;
 use crate::mail::{SiteId, Stage, Verdict};
 use crate::net::{Wire, WireError};
-use crate::smtp::conversation::{Conversation, Next, Settings as ConversationSettings};
+use crate::smtp::conversation::{Conversation, Next};
 use crate::smtp::dot;
 use crate::smtp::meaning::Lost;
-use crate::smtp::pipeline::Pipelining;
+use crate::smtp::pipeline::{Framing, Pipelining};
 use crate::smtp::reply::{Garbled, Progress, ReplyParser};
+use crate::smtp::settings::Settings as ConversationSettings;
 use crate::smtp::transaction::{Mail, TransactionEnd};
 
 /// How long a reply is looked for after the content could not be written: it says why (RFC 5321 allows a server to
@@ -84,9 +85,9 @@ impl Session {
         manner: Manner,
     ) -> Result<Session, Verdict> {
         let settings = ConversationSettings {
-            hello: manner.hello,
             level: manner.level.min(Pipelining::Classic),
             recipients_max: manner.recipients_max,
+            ..ConversationSettings::new(manner.hello)
         };
         let conversation =
             Conversation::new(settings).map_err(|bad| unsayable(&bad.to_string()))?;
@@ -122,7 +123,9 @@ impl Session {
 
     /// True if [`Session::begin_ahead`] has a chance: worth loading the next message for.
     pub fn runs_ahead(&self) -> bool {
-        self.conversation.level() == Pipelining::Cross && self.conversation.may_reuse()
+        self.conversation.level() == Pipelining::Cross
+            && self.conversation.may_reuse()
+            && self.conversation.body_due() != Some(Framing::Bdat)
     }
 
     /// A message was taken: the server keeps up, so the session may run as far ahead as is allowed for the host.
@@ -145,7 +148,9 @@ impl Session {
         loop {
             match self.conversation.next() {
                 Next::Await(stage) => self.exchange(stage),
-                Next::SendBody => return Turn::Body,
+                Next::SendBody(_) => return Turn::Body,
+                // The settings above never ask for TLS.
+                Next::StartTls => self.conversation.tls_failed("no TLS was asked for"),
                 Next::Done(end) => return Turn::Done(end),
                 Next::Closed(why) => return Turn::Closed(why),
                 Next::Ready if self.wire.input().is_empty() => return Turn::Ready,
@@ -202,13 +207,14 @@ impl Session {
     pub fn send_body(&mut self, content: &[u8]) {
         let mut stuffed = std::mem::take(&mut self.stuffed);
         stuffed.clear();
-        let body = if dot::needs_stuffing(content) {
+        let is_chunk = self.conversation.body_due() == Some(Framing::Bdat);
+        let body = if !is_chunk && dot::needs_stuffing(content) {
             dot::stuff_into(content, &mut stuffed);
             &stuffed[..]
         } else {
             content
         };
-        let end = dot::end_of(body);
+        let end = if is_chunk { b"" } else { dot::end_of(body) };
         let before = std::mem::take(self.conversation.output());
         let until_dot = before.len() + body.len() + end.len();
         let mut parts =
@@ -233,11 +239,15 @@ impl Session {
             let (used, progress) = self.parser.feed(self.wire.input());
             self.wire.consume(used);
             match progress {
-                Progress::Complete => return self.conversation.on_reply(self.parser.reply()),
+                // Replies to the commands of a BDAT flight come before the one to its content.
+                Progress::Complete => self.conversation.on_reply(self.parser.reply()),
                 Progress::Garbled(_) => return self.lose(error),
                 Progress::Partial => {}
             }
-            if self.wire.fill(deadline).is_err() {
+            if self.conversation.body_due().is_none() {
+                return;
+            }
+            if self.wire.input().is_empty() && self.wire.fill(deadline).is_err() {
                 return self.lose(error);
             }
         }
@@ -258,7 +268,7 @@ impl Session {
         let t = &self.timeouts;
         match stage {
             Stage::Greeting => t.greeting,
-            Stage::Ehlo => t.ehlo,
+            Stage::Ehlo | Stage::StartTls | Stage::Auth => t.ehlo,
             Stage::Mail => t.mail,
             Stage::Rcpt => t.rcpt,
             Stage::Data => t.data,

@@ -14,6 +14,8 @@ use std::fmt;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::dsn::{self, Dsn};
+
 /// The longest command line without parameters, CRLF included (RFC 5321 4.5.3.1.4).
 pub const LINE_BYTES_MAX: usize = 512;
 /// What SIZE adds to the length of a MAIL command (RFC 1870 section 3).
@@ -24,6 +26,8 @@ const BODY_BYTES: usize = 17;
 const SMTPUTF8_BYTES: usize = 10;
 /// The longest domain (RFC 5321 4.5.3.1.2).
 const DOMAIN_BYTES_MAX: usize = 255;
+/// The longest response to a challenge of AUTH, CRLF included (RFC 4954 section 4).
+pub const RESPONSE_BYTES_MAX: usize = 12288;
 
 /// A command of the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,14 +36,22 @@ pub enum Command<'a> {
     Ehlo(&'a str),
     /// HELO with our name.
     Helo(&'a str),
+    /// LHLO with our name (RFC 2033).
+    Lhlo(&'a str),
     /// STARTTLS (RFC 3207).
     StartTls,
+    /// AUTH: the mechanism, and the first message in base64 if it goes with the command (RFC 4954).
+    Auth(&'a str, Option<&'a str>),
+    /// A response to a challenge of AUTH, in base64.
+    Response(&'a str),
     /// MAIL FROM with its parameters.
-    Mail(&'a str, MailParameters),
-    /// RCPT TO; the flag says that the transaction uses SMTPUTF8.
-    Rcpt(&'a str, bool),
+    Mail(&'a str, MailParameters<'a>),
+    /// RCPT TO with its parameters.
+    Rcpt(&'a str, RcptParameters<'a>),
     /// DATA.
     Data,
+    /// BDAT for the whole content: so many octets, and LAST (RFC 3030).
+    BdatLast(u64),
     /// RSET.
     Rset,
     /// NOOP.
@@ -50,13 +62,24 @@ pub enum Command<'a> {
 
 /// The parameters of MAIL. Only what the server offers may be set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct MailParameters {
+pub struct MailParameters<'a> {
     /// SIZE: octets of the content with CRLF line ends, before dot-stuffing (RFC 1870 section 5).
     pub size: Option<u64>,
     /// BODY=8BITMIME (RFC 6152).
     pub eight_bit: bool,
     /// SMTPUTF8 (RFC 6531): addresses may hold UTF-8.
     pub utf8: bool,
+    /// RET and ENVID (RFC 3461).
+    pub dsn: Option<&'a Dsn>,
+}
+
+/// The parameters of RCPT. Only what the server offers may be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RcptParameters<'a> {
+    /// The transaction uses SMTPUTF8.
+    pub utf8: bool,
+    /// NOTIFY and ORCPT (RFC 3461).
+    pub dsn: Option<&'a Dsn>,
 }
 
 /// Why something cannot be said in a command.
@@ -70,6 +93,10 @@ pub enum BadCommand {
     Name,
     /// The line would be longer than the protocol allows.
     TooLong,
+    /// The envelope identifier for notifications cannot be sent.
+    EnvelopeId,
+    /// Not the name of a mechanism of AUTH, or not base64.
+    Auth,
 }
 
 impl fmt::Display for BadCommand {
@@ -81,6 +108,10 @@ impl fmt::Display for BadCommand {
             }
             BadCommand::Name => "the name is neither a full domain name nor an address literal",
             BadCommand::TooLong => "the command line would be too long",
+            BadCommand::EnvelopeId => {
+                "the envelope identifier is empty, too long, or not printable ASCII"
+            }
+            BadCommand::Auth => "what was to be said for AUTH is no mechanism or no base64",
         })
     }
 }
@@ -92,6 +123,8 @@ pub fn write(command: Command<'_>, out: &mut Vec<u8>) -> Result<(), BadCommand> 
     let start = out.len();
     let bytes_max = match command {
         Command::Mail(_, parameters) => LINE_BYTES_MAX + parameters.bytes_allowed(),
+        Command::Rcpt(_, RcptParameters { dsn: Some(_), .. }) => LINE_BYTES_MAX + dsn::RCPT_BYTES,
+        Command::Response(_) => RESPONSE_BYTES_MAX,
         _ => LINE_BYTES_MAX,
     };
     let written = write_words(command, out).and_then(|()| {
@@ -112,8 +145,17 @@ fn write_words(command: Command<'_>, out: &mut Vec<u8>) -> Result<(), BadCommand
     match command {
         Command::Ehlo(name) => write_named(b"EHLO ", name, out)?,
         Command::Helo(name) => write_named(b"HELO ", name, out)?,
+        Command::Lhlo(name) => write_named(b"LHLO ", name, out)?,
         Command::StartTls => out.extend_from_slice(b"STARTTLS"),
+        Command::Auth(mechanism, initial) => write_auth(mechanism, initial, out)?,
+        Command::Response(response) => {
+            check_base64(response)?;
+            out.extend_from_slice(response.as_bytes());
+        }
         Command::Mail(path, parameters) => {
+            if !parameters.dsn.is_none_or(Dsn::is_sayable) {
+                return Err(BadCommand::EnvelopeId);
+            }
             // RFC 5321 4.1.1.2: the null reverse-path is "<>".
             if !path.is_empty() {
                 check_path(path, parameters.utf8)?;
@@ -121,11 +163,18 @@ fn write_words(command: Command<'_>, out: &mut Vec<u8>) -> Result<(), BadCommand
             write_path(b"MAIL FROM:<", path, out);
             parameters.write(out);
         }
-        Command::Rcpt(path, utf8) => {
-            check_path(path, utf8)?;
+        Command::Rcpt(path, parameters) => {
+            check_path(path, parameters.utf8)?;
             write_path(b"RCPT TO:<", path, out);
+            if let Some(dsn) = parameters.dsn {
+                dsn.write_rcpt(path, out);
+            }
         }
         Command::Data => out.extend_from_slice(b"DATA"),
+        Command::BdatLast(octets) => {
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "BDAT {octets} LAST");
+        }
         Command::Rset => out.extend_from_slice(b"RSET"),
         Command::Noop => out.extend_from_slice(b"NOOP"),
         Command::Quit => out.extend_from_slice(b"QUIT"),
@@ -140,19 +189,53 @@ fn write_named(verb: &[u8], name: &str, out: &mut Vec<u8>) -> Result<(), BadComm
     Ok(())
 }
 
+fn write_auth(mechanism: &str, initial: Option<&str>, out: &mut Vec<u8>) -> Result<(), BadCommand> {
+    // RFC 4422 3.1: upper-case letters, digits, hyphen and underscore.
+    let is_name_byte =
+        |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    if !(1..=20).contains(&mechanism.len()) || !mechanism.bytes().all(is_name_byte) {
+        return Err(BadCommand::Auth);
+    }
+    out.extend_from_slice(b"AUTH ");
+    out.extend_from_slice(mechanism.as_bytes());
+    if let Some(initial) = initial {
+        check_base64(initial)?;
+        out.push(b' ');
+        // RFC 4954 section 4: a message of no octets is "=".
+        let is_empty = initial.is_empty();
+        out.extend_from_slice(if is_empty { b"=" } else { initial.as_bytes() });
+    }
+    Ok(())
+}
+
+/// Checks that `text` has no byte but those of base64: then it can be no second command either.
+fn check_base64(text: &str) -> Result<(), BadCommand> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+    if text.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(BadCommand::Auth)
+    }
+}
+
 fn write_path(verb: &[u8], path: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(verb);
     out.extend_from_slice(path.as_bytes());
     out.push(b'>');
 }
 
-impl MailParameters {
+impl MailParameters<'_> {
     /// What these parameters add to the length a MAIL command may have.
     fn bytes_allowed(self) -> usize {
         let size = if self.size.is_some() { SIZE_BYTES } else { 0 };
         let body = if self.eight_bit { BODY_BYTES } else { 0 };
         let utf8 = if self.utf8 { SMTPUTF8_BYTES } else { 0 };
-        size + body + utf8
+        let dsn = if self.dsn.is_some() {
+            dsn::MAIL_BYTES
+        } else {
+            0
+        };
+        size + body + utf8 + dsn
     }
 
     fn write(self, out: &mut Vec<u8>) {
@@ -165,6 +248,9 @@ impl MailParameters {
         }
         if self.utf8 {
             out.extend_from_slice(b" SMTPUTF8");
+        }
+        if let Some(dsn) = self.dsn {
+            dsn.write_mail(out);
         }
     }
 }
@@ -284,172 +370,4 @@ fn check_domain(domain: &str) -> Result<(), BadCommand> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn line(command: Command<'_>) -> Result<String, BadCommand> {
-        let mut out = b"before".to_vec();
-        let written = write(command, &mut out);
-        let line = String::from_utf8(out[6..].to_vec()).unwrap();
-        assert!(
-            written.is_ok() != line.is_empty(),
-            "on an error nothing is written"
-        );
-        written.map(|()| line)
-    }
-
-    fn mail(path: &str) -> Result<String, BadCommand> {
-        line(Command::Mail(path, MailParameters::default()))
-    }
-
-    #[test]
-    fn commands_are_what_the_protocol_says() {
-        let all = MailParameters {
-            size: Some(1234),
-            eight_bit: true,
-            utf8: true,
-        };
-        assert_eq!(
-            line(Command::Ehlo("a.example")).unwrap(),
-            "EHLO a.example\r\n"
-        );
-        assert_eq!(
-            line(Command::Helo("[192.0.2.1]")).unwrap(),
-            "HELO [192.0.2.1]\r\n"
-        );
-        assert_eq!(mail("").unwrap(), "MAIL FROM:<>\r\n");
-        assert_eq!(
-            line(Command::Mail("ä@x.test", all)).unwrap(),
-            "MAIL FROM:<ä@x.test> SIZE=1234 BODY=8BITMIME SMTPUTF8\r\n"
-        );
-        assert_eq!(
-            line(Command::Rcpt("\"a b\"@x.test", false)).unwrap(),
-            "RCPT TO:<\"a b\"@x.test>\r\n"
-        );
-        assert_eq!(line(Command::Data).unwrap(), "DATA\r\n");
-        assert_eq!(line(Command::StartTls).unwrap(), "STARTTLS\r\n");
-    }
-
-    #[test]
-    fn paths_that_are_harmless_pass() {
-        for path in [
-            "a@b",
-            "a.b+c=d@x.test",
-            "a..b@docomo.test",
-            "\"\\\"<>@\"@x.test",
-            "a@[192.0.2.1]",
-            "a@[IPv6:2001:db8::1]",
-            "a@x_y.test",
-        ] {
-            assert!(mail(path).is_ok(), "{path}");
-        }
-    }
-
-    #[test]
-    fn paths_that_could_mean_something_else_are_refused() {
-        for path in [
-            "a",
-            "@x.test",
-            "a@",
-            "a b@x.test",
-            "a@x.test> SIZE=1",
-            "a@x.test\r\nDATA",
-            "a\n@x.test",
-            "\"a\r\n\"@x.test",
-            "\"a@x.test",
-            "\"a\\\"@x.test",
-            "\"a\"b@x.test",
-            "<a@x.test>",
-            "a@b@c",
-            "@relay.test:a@x.test",
-            "a@x.test\0",
-            "a@x.test\u{7f}",
-            "a@[1 2]",
-            "a@[]",
-            "a@[1>]",
-            "a@x.test ",
-            "\t@x.test",
-        ] {
-            assert_eq!(mail(path), Err(BadCommand::Path), "{path:?}");
-            assert_eq!(line(Command::Rcpt(path, true)), Err(BadCommand::Path));
-        }
-        assert_eq!(
-            line(Command::Rcpt("a\u{85}@x.test", true)),
-            Err(BadCommand::Path)
-        );
-        assert_eq!(line(Command::Rcpt("", false)), Err(BadCommand::Path));
-        assert_eq!(
-            line(Command::Rcpt("é@x.test", false)),
-            Err(BadCommand::NotAscii)
-        );
-    }
-
-    #[test]
-    fn lines_have_their_limit_and_parameters_raise_it() {
-        let path = |len: usize| format!("{}@x.test", "a".repeat(len - 7));
-        let longest = LINE_BYTES_MAX - "MAIL FROM:<>\r\n".len();
-        assert_eq!(mail(&path(longest)).unwrap().len(), LINE_BYTES_MAX);
-        assert_eq!(mail(&path(longest + 1)), Err(BadCommand::TooLong));
-        let sized = MailParameters {
-            size: Some(u64::MAX),
-            eight_bit: true,
-            utf8: true,
-        };
-        assert!(line(Command::Mail(&path(longest), sized)).is_ok());
-    }
-
-    #[test]
-    fn our_own_name_is_a_full_name_or_a_literal() {
-        for name in [
-            "mail.example",
-            "a-b.c1.example",
-            "[192.0.2.1]",
-            "[IPv6:::1]",
-            "1.example",
-        ] {
-            assert_eq!(check_hello(name), Ok(()), "{name}");
-        }
-        for name in [
-            "",
-            "host",
-            "a..b",
-            ".a.b",
-            "a.b.",
-            "-a.b",
-            "a_b.c",
-            "192.0.2.1",
-            "[192.0.2.1",
-            "[a.b]",
-            "a.example\r\nMAIL",
-            "é.example",
-            "a b.c",
-        ] {
-            assert_eq!(check_hello(name), Err(BadCommand::Name), "{name}");
-        }
-        assert_eq!(
-            check_hello(&format!("{}.b", "a".repeat(64))),
-            Err(BadCommand::Name)
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_asked_one_line_leaves_and_the_path_is_closed_once(
-            path in prop_oneof![any::<String>(), "[a-c\"\\\\@<> .\r\n\\[\\]]{0,12}"],
-            utf8 in any::<bool>(),
-        ) {
-            let mut out = Vec::new();
-            if write(Command::Rcpt(&path, utf8), &mut out).is_ok() {
-                let body = out.strip_suffix(b"\r\n").unwrap();
-                prop_assert!(!body.iter().any(|&byte| byte < 0x20 || byte == 0x7f));
-                prop_assert!(utf8 || body.is_ascii());
-                // Outside the quoted string, '>' and space come nowhere but at the end of the path and behind RCPT.
-                let inside = &path[if path.starts_with('"') { path.rfind('"').unwrap() } else { 0 }..];
-                prop_assert!(!inside.contains(['>', ' ', '<']));
-            } else {
-                prop_assert!(out.is_empty());
-            }
-        }
-    }
-}
+mod tests;

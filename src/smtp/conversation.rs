@@ -6,16 +6,23 @@
 //!   [`Conversation::on_reply`]. While replies are left in the input buffer, go on handing them over before writing: so
 //!   commands leave in as few flights as possible.
 //! - `Ready`: [`Conversation::begin`] a transaction, or [`Conversation::quit`].
-//! - `SendBody`: perhaps [`Conversation::begin_ahead`]; then write, in one go, the output, the stuffed content, its final
-//!   dot (`dot::end_of`) and [`Conversation::output_after_dot`]; then [`Conversation::body_sent`].
+//! - `StartTls`: if a byte is left in the input buffer, [`Conversation::on_garbled`] with `Surplus` - it came in the clear
+//!   and would be taken for a reply inside TLS (CVE-2021-38371). Else make the handshake, then
+//!   [`Conversation::tls_started`] or [`Conversation::tls_failed`].
+//! - `SendBody(Framing::Dot)`: perhaps [`Conversation::begin_ahead`]; then write, in one go, the output, the stuffed
+//!   content, its final dot (`dot::end_of`) and [`Conversation::output_after_dot`]; then [`Conversation::body_sent`].
+//! - `SendBody(Framing::Bdat)`: write, in one go, the output and the content as it is, exactly [`Mail::size`] octets of it;
+//!   then `body_sent`.
 //! - `Done`: the ends of the oldest transaction begun and not reported yet.
 //! - `Closed`: close the connection.
 //!
 //! Whatever goes wrong is told by [`Conversation::on_lost`] or [`Conversation::on_garbled`]; bytes that are left when no
-//! reply is due are `Garbled::Surplus`. If the connection fails while the body is written, `body_sent` comes first if the
-//! dot's last byte was handed to the system, and not otherwise: that alone decides between in doubt and deferred.
+//! reply is due are `Garbled::Surplus`, inside TLS before the first MAIL as anywhere (they may be another's: CVE-2009-3555).
+//! If the connection fails while the body is written, `body_sent` comes first if its last byte (the dot's, if there is one)
+//! was handed to the system, and not otherwise: that alone decides between in doubt and deferred. Replies found afterwards
+//! are handed over, then the loss is told.
 //!
-//! INVARIANTS: at most two transactions are begun and not ended, at most one of them has had its dot written; each
+//! INVARIANTS: at most two transactions are begun and not ended, at most one of them has had its body written; each
 //! recipient of each is reported exactly once; after `Closed` nothing is written. Methods called out of turn panic, as
 //! each says: that is the driver's bug, no peer can cause it.
 
@@ -23,23 +30,16 @@ use std::collections::VecDeque;
 
 use super::capabilities::Capabilities;
 use super::command::{self, BadCommand, Command};
-use super::meaning::{self, Failure, Lost, Meaning};
-use super::pipeline::{Awaited, Pipeline, Pipelining};
+use super::domains::Domains;
+use super::meaning::{self, Meaning};
+use super::pipeline::{Awaited, Framing, Pipeline, Pipelining};
 use super::reply::{Garbled, Reply};
 use super::session::{Opened, Opening};
-use super::transaction::{Mail, Step, Transaction, TransactionEnd, verdict_of};
-use crate::mail::{Enhanced, Stage, Verdict};
+use super::settings::{Protocol, Settings};
+use super::transaction::{Mail, Step, Terms, Transaction, TransactionEnd, verdict_of};
+use crate::mail::{Stage, Verdict};
 
-/// How a conversation is to be held.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Our name for EHLO: a full domain name or an address literal.
-    pub hello: String,
-    /// How far to run ahead, if the server offers PIPELINING at all.
-    pub level: Pipelining,
-    /// The most recipients of one transaction; the server may lower it.
-    pub recipients_max: usize,
-}
+mod ending;
 
 /// What the driver does next.
 #[derive(Debug)]
@@ -48,8 +48,10 @@ pub enum Next {
     Await(Stage),
     /// The session is open and nothing is under way.
     Ready,
-    /// 354 was read: send the content.
-    SendBody,
+    /// The server is ready for the TLS handshake.
+    StartTls,
+    /// Send the content, in this form.
+    SendBody(Framing),
     /// A transaction is over.
     Done(TransactionEnd),
     /// The session is over; why, unless we said QUIT ourselves. If no transaction was begun, the verdict holds for the
@@ -60,7 +62,9 @@ pub enum Next {
 /// What is under way.
 #[derive(Debug)]
 enum State {
-    Opening(Opening),
+    Opening,
+    /// Between STARTTLS's 220 and the handshake's end.
+    Handshake,
     Idle,
     Transaction,
     Quitting,
@@ -70,11 +74,14 @@ enum State {
 /// One session with one server.
 #[derive(Debug)]
 pub struct Conversation {
-    hello: String,
+    opening: Opening,
+    protocol: Protocol,
     state: State,
     pipeline: Pipeline,
     capabilities: Capabilities,
     recipients_max: usize,
+    domains: Domains,
+    bdat_bytes_max: u64,
     /// The transaction under way.
     current: Transaction,
     /// The next one, whose commands leave with the dot of the current one.
@@ -86,6 +93,7 @@ pub struct Conversation {
     messages_accepted: u32,
     reset_needed: bool,
     pipelining_suspect: bool,
+    chunking_suspect: bool,
 }
 
 impl Conversation {
@@ -93,11 +101,14 @@ impl Conversation {
     pub fn new(settings: Settings) -> Result<Conversation, BadCommand> {
         command::check_hello(&settings.hello)?;
         Ok(Conversation {
-            hello: settings.hello,
-            state: State::Opening(Opening::new()),
+            opening: Opening::new(&settings),
+            protocol: settings.protocol,
+            state: State::Opening,
             pipeline: Pipeline::new(settings.level),
             capabilities: Capabilities::default(),
             recipients_max: settings.recipients_max.max(1),
+            domains: Domains::default(),
+            bdat_bytes_max: settings.bdat_bytes_max,
             current: Transaction::new(),
             ahead: None,
             spare: None,
@@ -106,6 +117,7 @@ impl Conversation {
             messages_accepted: 0,
             reset_needed: false,
             pipelining_suspect: false,
+            chunking_suspect: false,
         })
     }
 
@@ -121,9 +133,17 @@ impl Conversation {
         match &self.state {
             State::Closed(why) => Next::Closed(why.clone()),
             State::Idle => Next::Ready,
-            _ if self.pipeline.is_body_due() => Next::SendBody,
-            _ => Next::Await(self.awaited().stage()),
+            State::Handshake => Next::StartTls,
+            _ => match self.pipeline.body_due() {
+                Some(framing) => Next::SendBody(framing),
+                None => Next::Await(self.awaited().stage()),
+            },
         }
+    }
+
+    /// How the content is framed, while it is to be sent: what `SendBody` says, without asking what to do next.
+    pub fn body_due(&self) -> Option<Framing> {
+        self.pipeline.body_due()
     }
 
     /// What is to be written before the next reply is waited for. The driver clears what it has written.
@@ -136,6 +156,19 @@ impl Conversation {
         self.pipeline.output_after_dot()
     }
 
+    /// The handshake succeeded, and a certificate that had to fit did: what the server offers is asked again.
+    ///
+    /// # Panics
+    /// Unless [`Conversation::next`] says `StartTls`.
+    pub fn tls_started(&mut self) {
+        assert!(
+            matches!(self.state, State::Handshake),
+            "tls_started() needs a handshake that is due"
+        );
+        self.state = State::Opening;
+        self.opening.tls_started(&mut self.pipeline);
+    }
+
     /// Begins a transaction.
     ///
     /// # Panics
@@ -145,12 +178,20 @@ impl Conversation {
             matches!(self.state, State::Idle),
             "begin() needs a session that is ready"
         );
-        self.current.prepare(
-            mail,
-            &self.capabilities,
-            self.recipients_max,
-            self.reset_needed,
-        );
+        let bdat_bytes_max = if self.may_use_bdat() {
+            self.bdat_bytes_max
+        } else {
+            0
+        };
+        let terms = Terms {
+            capabilities: &self.capabilities,
+            protocol: self.protocol,
+            recipients_max: self.recipients_max,
+            domains: &mut self.domains,
+            reset: self.reset_needed,
+            bdat_bytes_max,
+        };
+        self.current.prepare(mail, terms);
         self.transactions_begun += u32::from(self.current.says_anything());
         self.state = State::Transaction;
         self.advance();
@@ -160,7 +201,7 @@ impl Conversation {
     /// that cannot be (level, a limit of the server, one given already); the mail is then begun later as usual.
     pub fn begin_ahead<R: AsRef<str>>(&mut self, mail: &Mail<'_, R>) -> bool {
         let possible = self.pipeline.level() == Pipelining::Cross
-            && self.pipeline.is_body_due()
+            && self.pipeline.body_due() == Some(Framing::Dot)
             && self.ahead.is_none()
             && !self.is_used_up();
         if !possible {
@@ -168,7 +209,15 @@ impl Conversation {
         }
         let mut ahead = self.spare.take().unwrap_or_else(Transaction::new);
         // RFC 5321 4.1.1.4: the dot clears the server's buffers, whatever it is answered. No RSET is needed.
-        ahead.prepare(mail, &self.capabilities, self.recipients_max, false);
+        let terms = Terms {
+            capabilities: &self.capabilities,
+            protocol: self.protocol,
+            recipients_max: self.recipients_max,
+            domains: &mut self.domains,
+            reset: false,
+            bdat_bytes_max: 0,
+        };
+        ahead.prepare(mail, terms);
         ahead.give_ahead();
         self.transactions_begun += u32::from(ahead.says_anything());
         ahead.pump(&mut self.pipeline);
@@ -176,84 +225,44 @@ impl Conversation {
         true
     }
 
-    /// The content and its final dot were written, and [`Conversation::output_after_dot`] behind them.
+    /// The content and its final dot were written, and [`Conversation::output_after_dot`] behind them; or the output and
+    /// the content behind its BDAT.
     ///
     /// # Panics
     /// Unless [`Conversation::next`] says `SendBody`.
     pub fn body_sent(&mut self) {
         assert!(
-            self.pipeline.is_body_due(),
+            self.pipeline.body_due().is_some(),
             "body_sent() needs a body that is due"
         );
-        self.pipeline.close_body();
-        self.current.body_sent();
+        self.current.body_sent(&mut self.pipeline);
     }
 
-    /// Takes the next reply. At `SendBody` that is an early reply to the content: it counts, and the session ends.
+    /// Takes the next reply. At `SendBody` a reply to the content comes early: it counts, and the session ends.
     pub fn on_reply(&mut self, reply: &Reply) {
-        if matches!(self.state, State::Closed(_)) {
-            return;
+        match self.state {
+            State::Closed(_) => return,
+            State::Handshake => return self.on_garbled(Garbled::Surplus),
+            _ => {}
         }
         let awaited = match self.pipeline.answered() {
             Some(awaited) => awaited,
-            None if self.pipeline.is_body_due() => Awaited::Body,
+            // While output is left here, no content has left either.
+            None if self.pipeline.body_due().is_some() && self.pipeline.output().is_empty() => {
+                Awaited::Body
+            }
             None => return self.on_unasked(reply),
         };
-        match &mut self.state {
-            State::Opening(opening) => {
-                match opening.on_reply(awaited, reply, &self.hello, &mut self.pipeline) {
-                    Opened::NotYet => {}
-                    Opened::Ready(capabilities) => self.open(capabilities),
-                    Opened::Failed(why) => self.close(Some(why)),
-                }
-            }
+        match self.state {
+            State::Opening => match self.opening.on_reply(awaited, reply, &mut self.pipeline) {
+                Opened::NotYet => {}
+                Opened::StartTls => self.state = State::Handshake,
+                Opened::Ready(capabilities) => self.open(capabilities),
+                Opened::Failed(why) => self.close(Some(why)),
+            },
             State::Transaction => self.on_transaction_reply(awaited, reply),
             State::Quitting => self.close(None),
-            State::Idle | State::Closed(_) => {}
-        }
-    }
-
-    /// The connection failed; `detail` is what the system says of it, perhaps "".
-    pub fn on_lost(&mut self, lost: Lost, detail: &str) {
-        let awaited = self.awaited();
-        let context = self.current.context(self.messages_accepted);
-        let failure = meaning::of_loss(awaited, lost, context);
-        let mut text = format!("{} {}", lost.describe(), waiting_for(awaited));
-        if !detail.is_empty() {
-            text.push_str(": ");
-            text.push_str(detail);
-        }
-        // RFC 3463: x.4.2 is a bad connection, x.4.1 no answer from the host.
-        let detail = if lost == Lost::TimedOut { 1 } else { 2 };
-        let suspicious = lost != Lost::TimedOut;
-        self.fail(failure, Enhanced::new(4, 4, detail), &text, suspicious);
-    }
-
-    /// What came is no reply, or a reply too many.
-    pub fn on_garbled(&mut self, garbled: Garbled) {
-        let awaited = self.awaited();
-        let failure = meaning::of_garbled(awaited);
-        let text = format!("protocol error: {garbled} ({})", waiting_for(awaited));
-        self.fail(failure, Enhanced::new(4, 5, 0), &text, true);
-    }
-
-    /// Gives the session up (shutdown, content that cannot be read any more): the transaction under way ends with `why`,
-    /// what was given ahead is not tried. Behind a final dot that is not answered the recipients are in doubt all the same.
-    pub fn abandon(&mut self, why: Verdict) {
-        let why = match self.awaited() {
-            Awaited::Dot => {
-                let in_doubt = meaning::of_garbled(Awaited::Dot);
-                Verdict {
-                    status: in_doubt.status,
-                    scope: in_doubt.scope,
-                    stage: Stage::Dot,
-                    ..why
-                }
-            }
-            _ => why,
-        };
-        if !matches!(self.state, State::Closed(_)) {
-            self.close(Some(why));
+            State::Idle | State::Handshake | State::Closed(_) => {}
         }
     }
 
@@ -274,7 +283,9 @@ impl Conversation {
 
     /// True if another transaction can be begun, now or after the one under way.
     pub fn may_reuse(&self) -> bool {
-        !matches!(self.state, State::Closed(_) | State::Quitting) && !self.is_used_up()
+        !matches!(self.state, State::Closed(_) | State::Quitting)
+            && !self.is_used_up()
+            && !self.domains.is_exhausted()
     }
 
     /// What the server offers; nothing before the session is open.
@@ -289,9 +300,10 @@ impl Conversation {
 
     /// Runs ahead this far from the next command on, if the server offers PIPELINING (a lock-step session stays one).
     pub fn set_level(&mut self, level: Pipelining) {
-        let opened = !matches!(self.state, State::Opening(_));
+        let opened = !matches!(self.state, State::Opening | State::Handshake);
         if !(opened && self.pipeline.level() == Pipelining::None) {
             self.pipeline.set_level(level);
+            self.keep_within_protocol();
         }
     }
 
@@ -315,12 +327,45 @@ impl Conversation {
         self.pipelining_suspect
     }
 
+    /// True if BDAT went wrong in a way that is not the mail's fault: next time, use DATA.
+    pub fn is_chunking_suspect(&self) -> bool {
+        self.chunking_suspect
+    }
+
+    /// True inside TLS: by STARTTLS, or from the first byte.
+    pub fn is_in_tls(&self) -> bool {
+        self.opening.is_in_tls()
+    }
+
     /// What the next reply answers. Where none is due, the next command would be MAIL.
     fn awaited(&self) -> Awaited {
-        if self.pipeline.is_body_due() {
+        if self.pipeline.body_due().is_some() {
             return Awaited::Body;
         }
-        self.pipeline.awaited().unwrap_or(Awaited::Mail)
+        let idle = match self.state {
+            State::Handshake => Awaited::StartTls,
+            _ => Awaited::Mail,
+        };
+        self.pipeline.awaited().unwrap_or(idle)
+    }
+
+    /// True if content may leave by BDAT. Never behind a RSET that may still be refused: the server would take the
+    /// content for the recipients of the transaction before.
+    fn may_use_bdat(&self) -> bool {
+        self.capabilities.chunking
+            && self.protocol == Protocol::Smtp
+            && self.pipeline.level() != Pipelining::None
+            && !self.reset_needed
+            && !self.chunking_suspect
+    }
+
+    /// RFC 2033 gives each recipient a reply behind the dot: commands of the next transaction would wait behind a number
+    /// of replies that is not known when they leave. So LMTP never goes across messages.
+    fn keep_within_protocol(&mut self) {
+        if self.protocol == Protocol::Lmtp {
+            let level = self.pipeline.level().min(Pipelining::Classic);
+            self.pipeline.set_level(level);
+        }
     }
 
     /// RFC 9422 MAILMAX: the server takes no more transactions in this session.
@@ -334,16 +379,19 @@ impl Conversation {
         if let Some(rcpt_max) = capabilities.limits.rcpt_max {
             self.recipients_max = self.recipients_max.min(rcpt_max as usize);
         }
+        self.domains = Domains::new(capabilities.limits.rcpt_domain_max);
+        self.keep_within_protocol();
         self.state = State::Idle;
     }
 
     fn on_transaction_reply(&mut self, awaited: Awaited, reply: &Reply) {
         self.pipelining_suspect |= self.is_risky()
             && match awaited {
-                // A 554 to the dot is about the content.
-                Awaited::Dot => matches!(reply.code, 421 | 503),
+                // A 554 to the content is about the content.
+                Awaited::Dot | Awaited::Body => matches!(reply.code, 421 | 503),
                 _ => matches!(reply.code, 421 | 503 | 554),
             };
+        self.chunking_suspect |= awaited == Awaited::Bdat && self.current.is_form_refused(reply);
         if awaited == Awaited::Rset {
             // If it was refused the session ends anyway.
             self.reset_needed = false;
@@ -354,9 +402,7 @@ impl Conversation {
         match step {
             Step::Going => {}
             Step::Over => {
-                if awaited == Awaited::Dot && reply.code / 100 == 2 {
-                    self.messages_accepted += 1;
-                }
+                self.messages_accepted += u32::from(self.current.was_taken());
                 self.finish();
                 self.advance();
             }
@@ -405,21 +451,8 @@ impl Conversation {
 
     /// True while a trouble may come from commands that left with a dot.
     fn is_risky(&self) -> bool {
-        self.ahead.is_some() || self.current.proves_pipelining()
-    }
-
-    /// The session fails without a reply to blame.
-    fn fail(&mut self, failure: Failure, enhanced: Enhanced, text: &str, suspicious: bool) {
-        match self.state {
-            State::Closed(_) => return,
-            // We had nothing more to say, and the server neither.
-            State::Quitting => return self.close(None),
-            _ => {}
-        }
-        self.pipelining_suspect |= suspicious && self.is_risky();
-        let stage = self.awaited().stage();
-        let verdict = Verdict::own(failure.status, failure.scope, stage, enhanced, text);
-        self.close(Some(verdict));
+        let is_ahead = self.ahead.as_ref().is_some_and(Transaction::says_anything);
+        is_ahead || self.current.proves_pipelining()
     }
 
     /// Ends the session and what is under way: the current transaction with the verdict, the one given ahead untried.
@@ -435,25 +468,6 @@ impl Conversation {
         }
         self.pipeline.shut();
         self.state = State::Closed(why);
-    }
-}
-
-/// For people: what was being done when a connection failed.
-fn waiting_for(awaited: Awaited) -> &'static str {
-    match awaited {
-        Awaited::Greeting => "while the greeting was due",
-        Awaited::Ehlo => "while the reply to EHLO was due",
-        Awaited::Helo => "while the reply to HELO was due",
-        Awaited::Rset => "while the reply to RSET was due",
-        Awaited::Mail => "while the reply to MAIL FROM was due",
-        Awaited::Rcpt(_) => "while the reply to RCPT TO was due",
-        Awaited::Data => "while the reply to DATA was due",
-        Awaited::Body => "while the content was being sent",
-        Awaited::Dot => {
-            "while the reply to the final dot was due: the message may have been delivered"
-        }
-        Awaited::LoneDot => "while the reply to a dot for nobody was due",
-        Awaited::Quit => "while the reply to QUIT was due",
     }
 }
 

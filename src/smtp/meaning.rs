@@ -10,9 +10,16 @@
 //! - A 5xx greeting says "not now" about a host, never "no" about mail that it has not seen.
 //! - A reply that is none of 2xx to 5xx, or that is of a kind its command cannot get, means that both ends no longer agree
 //!   on where they are: the session ends, before replies are counted against the wrong mail.
-//! - When the final dot was written and no intelligible reply to it came, nobody knows: in doubt.
+//! - When the content was written to its end and no intelligible reply to it came, nobody knows: in doubt.
+//! - Credentials that are refused are refused for all mail: that is our own trouble, not the host's.
 //!
 //! Every combination has a row (a test walks through all); nothing here fails or panics.
+
+mod sender;
+mod wait;
+
+pub use sender::is_about_sender;
+pub use wait::{HINT_MAX, retry_hint};
 
 use super::pipeline::Awaited;
 use crate::mail::{Enhanced, Scope, Status};
@@ -26,6 +33,8 @@ pub struct Context {
     pub recipients_accepted: usize,
     /// The command left with the final dot of the message before it.
     pub given_ahead: bool,
+    /// The content has left to its end, and what became of it is not known yet.
+    pub content_sent: bool,
 }
 
 /// What became known, and who is hurt.
@@ -36,6 +45,12 @@ pub struct Failure {
     /// Who is hurt.
     pub scope: Scope,
 }
+
+/// Nobody knows whether the message was taken.
+const IN_DOUBT: Failure = Failure {
+    status: Status::InDoubt,
+    scope: Scope::Message,
+};
 
 /// What a reply means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +100,7 @@ pub fn of_reply(
     context: Context,
 ) -> Meaning {
     use Awaited as A;
-    use Scope::{Host, Message, Rate, Recipient, Session};
+    use Scope::{Host, Local, Message, Rate, Recipient, Session};
     use Status::{Deferred, InDoubt, Refused};
     match (awaited, code) {
         // RFC 5321 3.8: the server shuts down, whatever we said. To QUIT and a lone dot it is as good as any reply.
@@ -94,12 +109,21 @@ pub fn of_reply(
         // What was hoped for.
         (A::Data, 300..=399) => Meaning::Positive,
         (A::Data | A::Body, 200..=299) => ends(Deferred, Host),
+        // A challenge, or success (RFC 4954 section 4).
+        (A::Auth, 200..=399) => Meaning::Positive,
         (_, 200..=299) => Meaning::Positive,
 
         // The host does not want to talk; to 5xx see above. EHLO with 4xx must not lead to HELO: mail that needs an
         // extension would be refused for good because of a passing trouble.
         (A::Ehlo, 500..=599) => Meaning::TryHelo,
-        (A::Greeting | A::Ehlo | A::Helo, 400..=599) => ends(Deferred, Host),
+        (A::Greeting | A::Ehlo | A::Helo | A::Lhlo, 400..=599) => ends(Deferred, Host),
+
+        // What follows is the policy's business: in the clear, or not at all.
+        (A::StartTls, 400..=599) => failed(Deferred, Host),
+        // RFC 4954 section 6: 4xx is the server's passing trouble; any 5xx says that these credentials will not do, for
+        // this mail or any other.
+        (A::Auth, 400..=499) => failed(Deferred, Host),
+        (A::Auth, 500..=599) => failed(Deferred, Local),
 
         // A server that cannot reset is in a state we do not know. Nobody's mail is to blame.
         (A::Rset | A::Quit, 400..=599) => ends(Deferred, Session),
@@ -114,11 +138,23 @@ pub fn of_reply(
         (A::Rcpt(_), 400..=499) => failed(Deferred, Recipient),
         (A::Rcpt(_), 500..=599) => failed(Refused, Recipient),
 
-        (A::Mail | A::Data | A::Dot, 400..=499) if asks_to_slow_down(enhanced) => {
+        // CHUNKING was offered, and BDAT is not understood: the content is going to be read as commands. Leave.
+        (A::Bdat, 500 | 502) => ends(Deferred, Message),
+        // RFC 3030 section 2: content for nobody is refused, and that says nothing.
+        (A::Bdat, 400..=599) if context.recipients_accepted == 0 => Meaning::Positive,
+        // It could not stand where it stood, or not in this form: by DATA the message may well be taken.
+        (A::Bdat, 501 | 503 | 504) => ends(Deferred, Message),
+
+        (A::Mail | A::Data | A::Dot | A::DotFor(_) | A::Bdat, 400..=499)
+            if asks_to_slow_down(enhanced) =>
+        {
             failed(Deferred, Rate)
         }
-        (A::Mail | A::Data | A::Dot, 400..=499) => failed(Deferred, Message),
-        (A::Mail | A::Data | A::Dot, 500..=599) => failed(Refused, Message),
+        // RFC 2033 4.2: this reply is about one recipient.
+        (A::DotFor(_), 400..=499) => failed(Deferred, Recipient),
+        (A::DotFor(_), 500..=599) => failed(Refused, Recipient),
+        (A::Mail | A::Data | A::Dot | A::Bdat, 400..=499) => failed(Deferred, Message),
+        (A::Mail | A::Data | A::Dot | A::Bdat, 500..=599) => failed(Refused, Message),
 
         // An early reply while the body is being sent is the reply to the dot; but where the server stands is unknown.
         (A::Body, 400..=499) if asks_to_slow_down(enhanced) => ends(Deferred, Rate),
@@ -126,7 +162,7 @@ pub fn of_reply(
         (A::Body, 500..=599) => ends(Refused, Message),
 
         // Not a reply that this command can get.
-        (A::Dot, _) => ends(InDoubt, Message),
+        _ if awaited.is_final() || context.content_sent => ends(InDoubt, Message),
         (_, _) => ends(Deferred, Host),
     }
 }
@@ -137,10 +173,7 @@ pub fn of_loss(awaited: Awaited, lost: Lost, context: Context) -> Failure {
     match awaited {
         // RFC 1047: the message may have been taken. Some servers drop the connection over content they dislike: the
         // message is the suspect, not the host.
-        Awaited::Dot => Failure {
-            status: Status::InDoubt,
-            scope: Scope::Message,
-        },
+        _ if awaited.is_final() || context.content_sent => IN_DOUBT,
         // A server that has had enough of this session may just close it between transactions.
         Awaited::Mail | Awaited::Rset if closed => Failure {
             status: Status::Deferred,
@@ -155,16 +188,13 @@ pub fn of_loss(awaited: Awaited, lost: Lost, context: Context) -> Failure {
 }
 
 /// What unintelligible bytes mean where the reply to `awaited` was due.
-pub fn of_garbled(awaited: Awaited) -> Failure {
-    match awaited {
-        Awaited::Dot => Failure {
-            status: Status::InDoubt,
-            scope: Scope::Message,
-        },
-        _ => Failure {
-            status: Status::Deferred,
-            scope: Scope::Host,
-        },
+pub fn of_garbled(awaited: Awaited, context: Context) -> Failure {
+    if awaited.is_final() || context.content_sent {
+        return IN_DOUBT;
+    }
+    Failure {
+        status: Status::Deferred,
+        scope: Scope::Host,
     }
 }
 
@@ -210,166 +240,4 @@ fn ends(status: Status, scope: Scope) -> Meaning {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Awaited as A;
-    use super::Scope::{Host, Message, Rate, Recipient, Session};
-    use super::Status::{Deferred, InDoubt, Refused};
-    use super::*;
-
-    const ALL: [Awaited; 11] = [
-        A::Greeting,
-        A::Ehlo,
-        A::Helo,
-        A::Rset,
-        A::Mail,
-        A::Rcpt(0),
-        A::Data,
-        A::Body,
-        A::Dot,
-        A::LoneDot,
-        A::Quit,
-    ];
-
-    const AFTER_MAIL: Context = Context {
-        messages_accepted: 3,
-        recipients_accepted: 1,
-        given_ahead: false,
-    };
-
-    fn fresh(awaited: Awaited, code: u16) -> Meaning {
-        of_reply(awaited, code, None, Context::default())
-    }
-
-    fn enhanced(awaited: Awaited, code: u16, subject: u16, detail: u16) -> Meaning {
-        let status = Enhanced::new((code / 100) as u8, subject, detail);
-        of_reply(awaited, code, Some(status), AFTER_MAIL)
-    }
-
-    #[test]
-    fn rows_of_the_opening() {
-        assert_eq!(fresh(A::Greeting, 220), Meaning::Positive);
-        assert_eq!(fresh(A::Greeting, 554), ends(Deferred, Host));
-        assert_eq!(fresh(A::Greeting, 421), ends(Deferred, Host));
-        assert_eq!(fresh(A::Ehlo, 502), Meaning::TryHelo);
-        assert_eq!(fresh(A::Ehlo, 450), ends(Deferred, Host));
-        assert_eq!(fresh(A::Ehlo, 421), ends(Deferred, Host));
-        assert_eq!(fresh(A::Helo, 550), ends(Deferred, Host));
-    }
-
-    #[test]
-    fn rows_of_a_transaction() {
-        assert_eq!(fresh(A::Mail, 451), failed(Deferred, Message));
-        assert_eq!(fresh(A::Mail, 550), failed(Refused, Message));
-        assert_eq!(fresh(A::Mail, 503), failed(Refused, Message));
-        assert_eq!(fresh(A::Rcpt(0), 251), Meaning::Positive);
-        assert_eq!(fresh(A::Rcpt(0), 450), failed(Deferred, Recipient));
-        assert_eq!(fresh(A::Rcpt(0), 550), failed(Refused, Recipient));
-        assert_eq!(fresh(A::Data, 354), Meaning::Positive);
-        assert_eq!(fresh(A::Data, 250), ends(Deferred, Host));
-        assert_eq!(fresh(A::Data, 554), failed(Refused, Message));
-        assert_eq!(fresh(A::Dot, 250), Meaning::Positive);
-        assert_eq!(fresh(A::Dot, 552), failed(Refused, Message));
-        assert_eq!(fresh(A::Dot, 354), ends(InDoubt, Message));
-        assert_eq!(fresh(A::LoneDot, 554), Meaning::Positive);
-        assert_eq!(fresh(A::Body, 552), ends(Refused, Message));
-        assert_eq!(fresh(A::Body, 250), ends(Deferred, Host));
-        assert_eq!(fresh(A::Rset, 500), ends(Deferred, Session));
-    }
-
-    #[test]
-    fn shutting_down_after_messages_is_a_limit_of_the_session() {
-        for awaited in ALL {
-            assert_eq!(fresh(awaited, 421), ends(Deferred, Host));
-            assert_eq!(
-                of_reply(awaited, 421, None, AFTER_MAIL),
-                ends(Deferred, Session)
-            );
-        }
-    }
-
-    #[test]
-    fn policy_and_congestion_are_about_our_rate_but_for_a_recipient() {
-        for awaited in [A::Mail, A::Data, A::Dot] {
-            assert_eq!(enhanced(awaited, 450, 7, 1), failed(Deferred, Rate));
-            assert_eq!(enhanced(awaited, 451, 4, 5), failed(Deferred, Rate));
-            assert_eq!(enhanced(awaited, 451, 4, 1), failed(Deferred, Message));
-            assert_eq!(enhanced(awaited, 550, 7, 1), failed(Refused, Message));
-        }
-        assert_eq!(
-            enhanced(A::Rcpt(0), 450, 7, 1),
-            failed(Deferred, Recipient),
-            "greylisting"
-        );
-    }
-
-    #[test]
-    fn too_many_recipients_and_full_mailboxes_are_told_apart() {
-        let full = Meaning::TooManyRecipients;
-        assert_eq!(of_reply(A::Rcpt(1), 452, None, AFTER_MAIL), full);
-        assert_eq!(of_reply(A::Rcpt(1), 552, None, AFTER_MAIL), full);
-        assert_eq!(enhanced(A::Rcpt(1), 452, 5, 3), full);
-        assert_eq!(enhanced(A::Rcpt(1), 552, 5, 3), full);
-        assert_eq!(enhanced(A::Rcpt(1), 452, 2, 2), failed(Deferred, Recipient));
-        assert_eq!(enhanced(A::Rcpt(1), 552, 2, 2), failed(Refused, Recipient));
-        // The first recipient cannot be one too many: sending it again at once would never end.
-        assert_eq!(fresh(A::Rcpt(0), 452), failed(Deferred, Recipient));
-        assert_eq!(fresh(A::Rcpt(0), 552), failed(Deferred, Recipient));
-    }
-
-    #[test]
-    fn a_bad_sequence_is_not_held_against_mail_that_was_given_ahead() {
-        let ahead = Context {
-            given_ahead: true,
-            ..AFTER_MAIL
-        };
-        assert_eq!(of_reply(A::Mail, 503, None, ahead), ends(Deferred, Session));
-    }
-
-    #[test]
-    fn rules_that_hold_in_every_row() {
-        for awaited in ALL {
-            for code in 200..600 {
-                for context in [Context::default(), AFTER_MAIL] {
-                    let meaning = of_reply(awaited, code, None, context);
-                    let (Meaning::Failed(failure) | Meaning::Ends(failure)) = meaning else {
-                        // Nothing but 2xx delivers, nothing but 3xx asks for content.
-                        let hoped = if awaited == A::Data { 3 } else { 2 };
-                        let ignored = matches!(
-                            (awaited, meaning),
-                            (A::LoneDot, _) | (_, Meaning::TryHelo | Meaning::TooManyRecipients)
-                        );
-                        assert!(code / 100 == hoped || ignored, "{awaited:?} {code}");
-                        continue;
-                    };
-                    let about_mail =
-                        matches!(awaited, A::Mail | A::Rcpt(_) | A::Data | A::Body | A::Dot);
-                    assert!(
-                        failure.status != Refused || (about_mail && code / 100 == 5),
-                        "only 5xx about mail refuses it: {awaited:?} {code}"
-                    );
-                    assert!(
-                        failure.status != InDoubt || (awaited == A::Dot && code / 100 == 3),
-                        "{awaited:?} {code}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_lost_connection_is_in_doubt_behind_the_dot_alone() {
-        for lost in [Lost::Eof, Lost::TimedOut, Lost::Reset, Lost::Other] {
-            for awaited in ALL {
-                for context in [Context::default(), AFTER_MAIL] {
-                    let failure = of_loss(awaited, lost, context);
-                    assert_eq!(failure.status == InDoubt, awaited == A::Dot);
-                    assert_eq!(of_garbled(awaited).status == InDoubt, awaited == A::Dot);
-                }
-            }
-        }
-        assert_eq!(of_loss(A::Mail, Lost::Eof, AFTER_MAIL).scope, Session);
-        assert_eq!(of_loss(A::Mail, Lost::TimedOut, AFTER_MAIL).scope, Host);
-        assert_eq!(of_loss(A::Mail, Lost::Eof, Context::default()).scope, Host);
-        assert_eq!(of_loss(A::Body, Lost::Reset, AFTER_MAIL).scope, Host);
-    }
-}
+mod tests;

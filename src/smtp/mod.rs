@@ -5,20 +5,28 @@
 //! the I/O. So a dialogue can be played in microseconds, and `tests/dialogues.rs` plays some hundred thousand.
 //!
 //! INVARIANTS: commands written minus replies read is the length of one FIFO ([`pipeline`]); no body leaves without a
-//! 354 and an accepted recipient; at most one transaction of a session is ever in doubt.
+//! 354 and an accepted recipient, but by BDAT (RFC 3030), where the server takes it for whom it accepts; at most one
+//! transaction of a session is ever in doubt.
+mod domains;
 mod session;
+pub use auth::{Credentials, Mechanism, Secret};
 pub use capabilities::Capabilities;
-pub use conversation::{Conversation, Next, Settings};
+pub use conversation::{Conversation, Next};
+pub use dsn::Dsn;
 pub use meaning::Lost;
-pub use pipeline::Pipelining;
+pub use pipeline::{Framing, Pipelining};
 pub use reply::{Garbled, Progress, Reply, ReplyParser};
+pub use settings::{Protocol, Settings, TlsPolicy};
 pub use transaction::{Mail, RecipientEnd, TransactionEnd};
+pub mod auth;
 pub mod capabilities;
 pub mod command;
 pub mod conversation;
 pub mod dot;
+pub mod dsn;
 pub mod meaning;
 pub mod pipeline;
 pub mod reply;
 pub mod server;
+pub mod settings;
 pub mod transaction;

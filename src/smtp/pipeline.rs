@@ -6,13 +6,15 @@
 //!
 //! Between 354 and the final dot a second lane is open: commands of the next transaction, which leave in the same flight
 //! as the dot (RFC 2920 3.1 lets a group begin with the end of a message's content). They enter the FIFO behind the dot
-//! in the moment the dot is written.
+//! in the moment the dot is written. Content that leaves by BDAT (RFC 3030) goes with its own commands instead, and has
+//! no such lane.
 //!
-//! INVARIANTS: behind a command that must be the last of its group (EHLO, DATA, QUIT; RFC 2920 3.1) nothing is written
-//! until it is answered; unanswered commands are at most [`REPLIES_MAX`] and [`BYTES_MAX`] bytes, so that two peers who
+//! INVARIANTS: behind a command that must be the last of its group (EHLO, STARTTLS, AUTH, DATA, QUIT; RFC 2920 3.1,
+//! RFC 3207 section 4, RFC 4954 section 4) nothing is written until it is answered; unanswered commands are at most [`REPLIES_MAX`] and [`BYTES_MAX`] bytes, so that two peers who
 //! both write first and read later cannot block each other; at [`Pipelining::None`] at most one command is unanswered.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use crate::mail::Stage;
 
@@ -32,6 +34,15 @@ pub enum Pipelining {
     Cross,
 }
 
+/// How content is framed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// Dot-stuffed, behind 354, with a final dot (RFC 5321 4.1.1.4).
+    Dot,
+    /// As it is, behind BDAT and the number of its octets (RFC 3030): neither stuffing nor dot.
+    Bdat,
+}
+
 /// What a reply answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Awaited {
@@ -41,6 +52,12 @@ pub enum Awaited {
     Ehlo,
     /// HELO, after EHLO was not understood.
     Helo,
+    /// LHLO (RFC 2033).
+    Lhlo,
+    /// STARTTLS.
+    StartTls,
+    /// AUTH, or a response to a challenge of it.
+    Auth,
     /// RSET.
     Rset,
     /// MAIL.
@@ -53,6 +70,10 @@ pub enum Awaited {
     Body,
     /// The final dot.
     Dot,
+    /// The final dot, for the recipient of this number alone (RFC 2033 4.2).
+    DotFor(usize),
+    /// BDAT LAST with its content (RFC 3030).
+    Bdat,
     /// A dot without content, to end a transaction that has no recipient (RFC 2920 3.1).
     LoneDot,
     /// QUIT.
@@ -64,14 +85,46 @@ impl Awaited {
     pub fn stage(self) -> Stage {
         match self {
             Awaited::Greeting => Stage::Greeting,
-            Awaited::Ehlo | Awaited::Helo => Stage::Ehlo,
+            Awaited::Ehlo | Awaited::Helo | Awaited::Lhlo => Stage::Ehlo,
+            Awaited::StartTls => Stage::StartTls,
+            Awaited::Auth => Stage::Auth,
             Awaited::Rset => Stage::Rset,
             Awaited::Mail => Stage::Mail,
             Awaited::Rcpt(_) => Stage::Rcpt,
             Awaited::Data => Stage::Data,
             Awaited::Body => Stage::Body,
-            Awaited::Dot | Awaited::LoneDot => Stage::Dot,
+            Awaited::Dot | Awaited::DotFor(_) | Awaited::Bdat | Awaited::LoneDot => Stage::Dot,
             Awaited::Quit => Stage::Quit,
+        }
+    }
+
+    /// True if the content's fate hangs on it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Awaited::Dot | Awaited::DotFor(_) | Awaited::Bdat)
+    }
+
+    /// For people: what was being done while it was due.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Awaited::Greeting => "while the greeting was due",
+            Awaited::Ehlo => "while the reply to EHLO was due",
+            Awaited::Helo => "while the reply to HELO was due",
+            Awaited::Lhlo => "while the reply to LHLO was due",
+            Awaited::StartTls => "during STARTTLS",
+            Awaited::Auth => "during AUTH",
+            Awaited::Rset => "while the reply to RSET was due",
+            Awaited::Mail => "while the reply to MAIL FROM was due",
+            Awaited::Rcpt(_) => "while the reply to RCPT TO was due",
+            Awaited::Data => "while the reply to DATA was due",
+            Awaited::Body => "while the content was being sent",
+            Awaited::Dot | Awaited::DotFor(_) => {
+                "while the reply to the final dot was due: the message may have been delivered"
+            }
+            Awaited::Bdat => {
+                "while the reply to the content was due: the message may have been delivered"
+            }
+            Awaited::LoneDot => "while the reply to a dot for nobody was due",
+            Awaited::Quit => "while the reply to QUIT was due",
         }
     }
 
@@ -79,7 +132,14 @@ impl Awaited {
     fn ends_group(self) -> bool {
         matches!(
             self,
-            Awaited::Greeting | Awaited::Ehlo | Awaited::Helo | Awaited::Data | Awaited::Quit
+            Awaited::Greeting
+                | Awaited::Ehlo
+                | Awaited::Helo
+                | Awaited::Lhlo
+                | Awaited::StartTls
+                | Awaited::Auth
+                | Awaited::Data
+                | Awaited::Quit
         )
     }
 }
@@ -92,7 +152,6 @@ struct Expected {
 }
 
 /// Output not yet taken by the driver, and the FIFO of expected replies.
-#[derive(Debug)]
 pub struct Pipeline {
     level: Pipelining,
     output: Vec<u8>,
@@ -102,8 +161,23 @@ pub struct Pipeline {
     unanswered_bytes: usize,
     /// Commands of which the driver has not taken the bytes yet; means something only while there is output.
     unsent: usize,
-    /// 354 was read, and the final dot is not written yet: what is written now goes behind the dot.
-    body_due: bool,
+    /// The content may leave and has not yet; behind a [`Framing::Dot`] goes what is written meanwhile.
+    body_due: Option<Framing>,
+}
+
+/// Output may hold credentials: only its length is shown.
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = |lane: &[u8]| format!("{} bytes", lane.len());
+        f.debug_struct("Pipeline")
+            .field("level", &self.level)
+            .field("output", &bytes(&self.output))
+            .field("output_after_dot", &bytes(&self.output_after_dot))
+            .field("expected", &self.expected)
+            .field("expected_after_dot", &self.expected_after_dot)
+            .field("body_due", &self.body_due)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Pipeline {
@@ -121,7 +195,7 @@ impl Pipeline {
             expected_after_dot: Vec::new(),
             unanswered_bytes: 0,
             unsent: 0,
-            body_due: false,
+            body_due: None,
         }
     }
 
@@ -157,19 +231,21 @@ impl Pipeline {
 
     /// True if a command of `bytes` may be written now.
     pub fn has_room(&self, bytes: usize) -> bool {
-        let (lane_last, count) = if self.body_due {
+        let (lane_last, count) = if self.body_due.is_some() {
             // The dot itself is going to be unanswered too.
             let last = self.expected_after_dot.last();
             (last, self.expected_after_dot.len() + 1)
         } else {
             (self.expected.back(), self.expected.len())
         };
-        if lane_last.is_some_and(|last| last.awaited.ends_group()) {
+        if lane_last.is_some_and(|last| last.awaited.ends_group())
+            || self.body_due == Some(Framing::Bdat)
+        {
             return false;
         }
         match self.level {
             Pipelining::None => count == 0,
-            Pipelining::Classic if self.body_due => false,
+            Pipelining::Classic if self.body_due.is_some() => false,
             // The first command of a flight always has room: the builder keeps it well below the bound.
             _ => count == 0 || (count < REPLIES_MAX && self.unanswered_bytes + bytes <= BYTES_MAX),
         }
@@ -182,7 +258,7 @@ impl Pipeline {
             bytes: command.len(),
         };
         self.unanswered_bytes += command.len();
-        if self.body_due {
+        if self.body_due.is_some() {
             self.output_after_dot.extend_from_slice(command);
             self.expected_after_dot.push(expected);
         } else {
@@ -207,22 +283,28 @@ impl Pipeline {
 
     /// 354 was read: the body is due, and the lane behind its dot is open.
     pub fn open_body(&mut self) {
-        self.body_due = true;
+        self.body_due = Some(Framing::Dot);
     }
 
-    /// The dot has been written, and what waited behind it.
-    pub fn close_body(&mut self) {
-        self.body_due = false;
-        self.expected.push_back(Expected {
-            awaited: Awaited::Dot,
-            bytes: 0,
-        });
+    /// The content is to follow the commands written so far, behind `bdat`. What that command is answered counts as the
+    /// reply to the content, and is expected once the content has left.
+    pub fn open_chunk(&mut self, bdat: &[u8]) {
+        self.output.extend_from_slice(bdat);
+        self.body_due = Some(Framing::Bdat);
+    }
+
+    /// The content has been written with its end, and what waited behind it: `finals` are the replies due to the end.
+    pub fn close_body(&mut self, finals: impl IntoIterator<Item = Awaited>) {
+        self.body_due = None;
+        let finals = finals.into_iter();
+        self.expected
+            .extend(finals.map(|awaited| Expected { awaited, bytes: 0 }));
         self.expected.extend(self.expected_after_dot.drain(..));
         self.output_after_dot.clear();
     }
 
-    /// True between 354 and the final dot.
-    pub fn is_body_due(&self) -> bool {
+    /// How the content is framed, while it may leave and has not yet.
+    pub fn body_due(&self) -> Option<Framing> {
         self.body_due
     }
 
@@ -233,124 +315,9 @@ impl Pipeline {
         self.expected.clear();
         self.expected_after_dot.clear();
         self.unanswered_bytes = 0;
-        self.body_due = false;
+        self.body_due = None;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A pipeline behind its greeting.
-    fn open(level: Pipelining) -> Pipeline {
-        let mut pipeline = Pipeline::new(level);
-        assert!(!pipeline.has_room(4), "the greeting comes first");
-        assert_eq!(pipeline.answered(), Some(Awaited::Greeting));
-        pipeline
-    }
-
-    #[test]
-    fn replies_answer_commands_in_order() {
-        let mut pipeline = open(Pipelining::Classic);
-        pipeline.write(b"MAIL\r\n", Awaited::Mail);
-        pipeline.write(b"RCPT\r\n", Awaited::Rcpt(0));
-        pipeline.write(b"DATA\r\n", Awaited::Data);
-        assert_eq!(pipeline.output().as_slice(), b"MAIL\r\nRCPT\r\nDATA\r\n");
-        assert_eq!(pipeline.unanswered(), 3);
-        pipeline.output().clear();
-        let order: Vec<_> = std::iter::from_fn(|| pipeline.answered()).collect();
-        assert_eq!(order, [Awaited::Mail, Awaited::Rcpt(0), Awaited::Data]);
-        assert_eq!(pipeline.unanswered_bytes, 0);
-    }
-
-    #[test]
-    fn a_reply_cannot_answer_a_command_that_has_not_left() {
-        let mut pipeline = open(Pipelining::Classic);
-        pipeline.write(b"MAIL\r\n", Awaited::Mail);
-        assert_eq!(pipeline.answered(), None);
-        pipeline.output().clear();
-        pipeline.write(b"RCPT\r\n", Awaited::Rcpt(0));
-        assert_eq!(pipeline.answered(), Some(Awaited::Mail));
-        assert_eq!(pipeline.answered(), None);
-    }
-
-    #[test]
-    fn nothing_follows_a_command_that_ends_its_group() {
-        for awaited in [Awaited::Ehlo, Awaited::Helo, Awaited::Data, Awaited::Quit] {
-            let mut pipeline = open(Pipelining::Cross);
-            pipeline.write(b"X\r\n", awaited);
-            assert!(!pipeline.has_room(4), "{awaited:?}");
-        }
-    }
-
-    #[test]
-    fn lock_step_has_one_command_unanswered() {
-        let mut pipeline = open(Pipelining::None);
-        assert!(pipeline.has_room(4));
-        pipeline.write(b"MAIL\r\n", Awaited::Mail);
-        assert!(!pipeline.has_room(4));
-        pipeline.output().clear();
-        pipeline.answered();
-        assert!(pipeline.has_room(4));
-    }
-
-    #[test]
-    fn unanswered_commands_are_bounded_in_number_and_bytes() {
-        let mut pipeline = open(Pipelining::Classic);
-        for i in 0..REPLIES_MAX {
-            assert!(pipeline.has_room(4));
-            pipeline.write(b"RCPT", Awaited::Rcpt(i));
-        }
-        assert!(!pipeline.has_room(4));
-        pipeline.output().clear();
-        pipeline.answered();
-        assert!(pipeline.has_room(4));
-
-        let mut pipeline = open(Pipelining::Classic);
-        pipeline.write(&[b'x'; BYTES_MAX - 10], Awaited::Mail);
-        assert!(pipeline.has_room(10));
-        assert!(!pipeline.has_room(11));
-        pipeline.output().clear();
-        pipeline.answered();
-        assert!(pipeline.has_room(11));
-    }
-
-    #[test]
-    fn commands_behind_the_dot_are_expected_behind_the_dot() {
-        let mut pipeline = open(Pipelining::Cross);
-        pipeline.open_body();
-        pipeline.write(b"MAIL\r\n", Awaited::Mail);
-        assert_eq!(pipeline.output_after_dot(), b"MAIL\r\n");
-        assert!(pipeline.output().is_empty());
-        assert_eq!(pipeline.unanswered(), 0);
-        pipeline.close_body();
-        assert_eq!(pipeline.answered(), Some(Awaited::Dot));
-        assert_eq!(pipeline.answered(), Some(Awaited::Mail));
-    }
-
-    #[test]
-    fn only_the_cross_level_writes_behind_the_dot() {
-        for (level, room) in [
-            (Pipelining::None, false),
-            (Pipelining::Classic, false),
-            (Pipelining::Cross, true),
-        ] {
-            let mut pipeline = open(level);
-            pipeline.open_body();
-            assert_eq!(pipeline.has_room(4), room);
-        }
-    }
-
-    #[test]
-    fn the_lane_behind_the_dot_has_the_same_bounds() {
-        let mut pipeline = open(Pipelining::Cross);
-        pipeline.open_body();
-        for i in 0..REPLIES_MAX - 1 {
-            assert!(pipeline.has_room(4));
-            pipeline.write(b"RCPT", Awaited::Rcpt(i));
-        }
-        assert!(!pipeline.has_room(4), "the dot is one of them");
-        pipeline.close_body();
-        assert_eq!(pipeline.unanswered(), REPLIES_MAX);
-    }
-}
+mod tests;

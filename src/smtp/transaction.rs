@@ -4,18 +4,32 @@
 //! pipeline has room for. What cannot be sent to this server - too large, 8-bit without 8BITMIME - is settled before a
 //! byte is written.
 //!
-//! Allowed moves: `Commands -> Body -> Dot`, `Commands -> LoneDot`, and from each to the end.
+//! Where it is allowed the content leaves by BDAT (RFC 3030) in the flight of the commands; its reply comes behind theirs.
+//! To an LMTP server (RFC 2033) the final dot is answered once for each recipient that was accepted.
 //!
-//! INVARIANTS: each recipient ends in exactly one way; the body is asked for only after 354 with a recipient accepted; a
-//! lone dot is written only if the server has accepted nobody, so it can never deliver an empty message; replies to
-//! commands that followed a refused MAIL are echoes of that refusal, and settle nothing (RFC 2920 3.1).
+//! Allowed moves: `Commands -> Body -> Sent`, `Commands -> LoneDot`, and from each to the end.
+//!
+//! INVARIANTS: each recipient ends in exactly one way; the body is asked for only after 354 with a recipient accepted, or
+//! by BDAT, where nobody has been refused yet; a lone dot is written only if the server has accepted nobody, so it can
+//! never deliver an empty message; replies to commands that followed a refused MAIL are echoes of that refusal, and settle
+//! nothing (RFC 2920 3.1) - but where the server takes content for those it accepted all the same, they are delivered.
+//!
+//! Limit: a server that answers a command of a BDAT flight twice shifts the replies, and all of them are alike: its
+//! answer to a recipient may then pass for that to the content. With DATA such a shift is always noticed.
 
-use super::capabilities::Capabilities;
-use super::command::{self, BadCommand, Command, MailParameters};
+mod fate;
+mod refusal;
+mod script;
+
+pub(super) use script::Terms;
+
+use super::command::{self, Command};
+use super::dsn::Dsn;
 use super::meaning::{self, Context, Failure, Meaning};
 use super::pipeline::{Awaited, Pipeline};
 use super::reply::Reply;
-use crate::mail::{Enhanced, Scope, Stage, Status, Verdict};
+use super::settings::Protocol;
+use crate::mail::{Status, Verdict};
 
 /// What is to be sent: an envelope's addresses in the form they have on the wire, and what must be known of the content.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +44,8 @@ pub struct Mail<'a, R> {
     pub eight_bit: bool,
     /// An address or a header field needs SMTPUTF8.
     pub utf8: bool,
+    /// Notifications to be asked for, where the server offers DSN.
+    pub dsn: Option<&'a Dsn>,
 }
 
 /// What became of one recipient in a transaction.
@@ -70,12 +86,14 @@ enum Standing {
 enum Phase {
     /// Commands are being written or answered.
     Commands,
-    /// 354 was read; the content is to be sent.
+    /// 354 was read, or BDAT is written; the content is to be sent.
     Body,
-    /// The final dot is written and not answered.
-    Dot,
+    /// The content is written to its end, and the end is not answered.
+    Sent,
     /// A dot for nobody is written and not answered.
     LoneDot,
+    /// Its ends were taken.
+    Ended,
 }
 
 /// What a reply led to.
@@ -98,6 +116,9 @@ pub(super) struct Transaction {
     commands: Vec<(Awaited, usize)>,
     /// How many commands were written or passed over.
     pumped: usize,
+    protocol: Protocol,
+    /// The content leaves by BDAT, so many octets.
+    chunk: Option<u64>,
     standings: Vec<Standing>,
     phase: Phase,
     /// MAIL or DATA failed: the verdict of everybody who is not settled otherwise.
@@ -105,6 +126,10 @@ pub(super) struct Transaction {
     mail_answered: bool,
     /// MAIL was written: without a dot behind it, RSET is due.
     mail_written: bool,
+    /// BDAT was refused: RSET is due (RFC 3030 section 2).
+    chunk_refused: bool,
+    /// The server has taken the content for somebody.
+    taken: bool,
     open_rcpts: usize,
     accepted: usize,
     /// A RCPT was accepted although MAIL was refused: the server's transaction has a recipient that ours has not.
@@ -122,52 +147,20 @@ impl Transaction {
             script: Vec::new(),
             commands: Vec::new(),
             pumped: 0,
+            protocol: Protocol::Smtp,
+            chunk: None,
             standings: Vec::new(),
             phase: Phase::Commands,
             failure: None,
             mail_answered: false,
             mail_written: false,
+            chunk_refused: false,
+            taken: false,
             open_rcpts: 0,
             accepted: 0,
             echo_accepted: false,
             full_at: None,
             given_ahead: false,
-        }
-    }
-
-    /// Builds the commands for `mail`, behind a RSET if `reset`. At most `recipients_max` recipients take part.
-    pub(super) fn prepare<R: AsRef<str>>(
-        &mut self,
-        mail: &Mail<'_, R>,
-        capabilities: &Capabilities,
-        recipients_max: usize,
-        reset: bool,
-    ) {
-        self.clear();
-        if let Some(refusal) = refusal_of_ours(mail, capabilities) {
-            return self.settle_all(mail.recipients.len(), &refusal);
-        }
-        if reset {
-            self.add(Command::Rset, Awaited::Rset)
-                .expect("RSET has no argument");
-        }
-        let parameters = MailParameters {
-            size: capabilities.size.then_some(mail.size),
-            eight_bit: mail.eight_bit && capabilities.eight_bit_mime,
-            utf8: mail.utf8,
-        };
-        if let Err(bad) = self.add(Command::Mail(mail.reverse_path, parameters), Awaited::Mail) {
-            let refusal = unspeakable(bad, Stage::Mail, Enhanced::new(5, 1, 7));
-            return self.settle_all(mail.recipients.len(), &refusal);
-        }
-        for recipient in mail.recipients {
-            self.add_recipient(recipient.as_ref(), mail.utf8, recipients_max);
-        }
-        if self.open_rcpts == 0 {
-            self.drop_commands();
-        } else {
-            self.add(Command::Data, Awaited::Data)
-                .expect("DATA has no argument");
         }
     }
 
@@ -194,6 +187,12 @@ impl Transaction {
             }
             self.pumped += 1;
         }
+        if let (Some(octets), Phase::Commands) = (self.chunk, self.phase) {
+            let mut line = Vec::new();
+            command::write(Command::BdatLast(octets), &mut line).expect("a number can be said");
+            pipeline.open_chunk(&line);
+            self.phase = Phase::Body;
+        }
     }
 
     /// Takes the reply to `awaited`.
@@ -208,7 +207,7 @@ impl Transaction {
         let meaning = meaning::of_reply(awaited, reply.code, reply.enhanced, context);
         self.mail_answered |= awaited == Awaited::Mail;
         if let Meaning::Ends(failure) = meaning {
-            return Step::Ends(verdict_of(failure, awaited, reply));
+            return Step::Ends(self.on_end_of_session(failure, awaited, reply));
         }
         match awaited {
             Awaited::Mail => {
@@ -223,7 +222,18 @@ impl Transaction {
                 }
             }
             Awaited::Dot => {
-                self.on_dot(meaning, reply);
+                let verdict = self.fate(meaning, awaited, reply);
+                self.failure = Some(verdict);
+                return Step::Over;
+            }
+            Awaited::DotFor(i) => {
+                self.standings[i] = Standing::Settled(self.fate(meaning, awaited, reply));
+                if pipeline.unanswered() == 0 {
+                    return Step::Over;
+                }
+            }
+            Awaited::Bdat => {
+                self.on_bdat(meaning, reply);
                 return Step::Over;
             }
             Awaited::LoneDot => return Step::Over,
@@ -245,9 +255,47 @@ impl Transaction {
             && pipeline.unanswered() == 0
     }
 
-    /// The final dot was written.
-    pub(super) fn body_sent(&mut self) {
-        self.phase = Phase::Dot;
+    /// The content was written to its end.
+    pub(super) fn body_sent(&mut self, pipeline: &mut Pipeline) {
+        self.phase = Phase::Sent;
+        if self.chunk.is_some() {
+            return pipeline.close_body([Awaited::Bdat]);
+        }
+        match self.protocol {
+            Protocol::Smtp => pipeline.close_body([Awaited::Dot]),
+            // RFC 2033 4.2: one reply for each accepted recipient, in the order of their RCPTs.
+            Protocol::Lmtp => {
+                let standings = self.standings.iter().enumerate();
+                pipeline.close_body(
+                    standings
+                        .filter(|(_, standing)| matches!(standing, Standing::Accepted))
+                        .map(|(i, _)| Awaited::DotFor(i)),
+                );
+            }
+        }
+    }
+
+    /// True if content has left by BDAT and is not answered.
+    pub(super) fn is_chunk_open(&self) -> bool {
+        self.chunk.is_some() && self.phase == Phase::Sent
+    }
+
+    /// True if `reply`, to BDAT, refuses not the content but the command.
+    pub(super) fn is_form_refused(&self, reply: &Reply) -> bool {
+        matches!(reply.code, 500 | 502) || (self.accepted > 0 && (501..=504).contains(&reply.code))
+    }
+
+    /// True if the server has taken the content for somebody.
+    pub(super) fn was_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// Both ends no longer agree on where they are. A refusal of MAIL then says nothing about content that is already
+    /// there: it might have been another command's.
+    pub(super) fn distrust(&mut self) {
+        if self.phase == Phase::Sent {
+            self.failure = None;
+        }
     }
 
     /// What surrounds a reply now.
@@ -256,17 +304,18 @@ impl Transaction {
             messages_accepted,
             recipients_accepted: self.accepted,
             given_ahead: self.given_ahead,
+            content_sent: self.phase == Phase::Sent,
         }
     }
 
     /// True while it is open whether the server can bear commands behind a dot.
     pub(super) fn proves_pipelining(&self) -> bool {
-        self.given_ahead && !self.mail_answered
+        self.given_ahead && self.mail_written && !self.mail_answered
     }
 
-    /// True if RSET is due before the next MAIL: MAIL was written, and no dot has ended what it began.
+    /// True if RSET is due before the next MAIL: MAIL was written, and nothing has ended what it began.
     pub(super) fn needs_reset(&self) -> bool {
-        self.mail_written && self.phase == Phase::Commands
+        self.mail_written && (self.phase == Phase::Commands || self.chunk_refused)
     }
 
     /// How many recipients a transaction can have, if the server has shown it.
@@ -277,17 +326,23 @@ impl Transaction {
     /// The ends of all recipients. Those who are not settled get the failure of MAIL or DATA if there is one, else
     /// `rest`, else they count as not tried.
     pub(super) fn end(&mut self, rest: Option<&Verdict>) -> Vec<RecipientEnd> {
+        self.phase = Phase::Ended;
         let failure = self.failure.take();
-        let rest = failure.as_ref().or(rest);
+        // Content that left by BDAT for a recipient accepted although MAIL was refused: it may have been delivered.
+        let doubt = rest.filter(|verdict| verdict.status == Status::InDoubt);
+        let accepted = doubt.or(failure.as_ref()).or(rest);
+        let open = failure.as_ref().or(rest);
+        let of = |verdict: Option<&Verdict>| match verdict {
+            Some(verdict) => RecipientEnd::Verdict(verdict.clone()),
+            None => RecipientEnd::NotTried,
+        };
         self.standings
             .drain(..)
             .map(|standing| match standing {
                 Standing::Settled(verdict) => RecipientEnd::Verdict(verdict),
                 Standing::Again => RecipientEnd::Again,
-                Standing::Open | Standing::Accepted => match rest {
-                    Some(verdict) => RecipientEnd::Verdict(verdict.clone()),
-                    None => RecipientEnd::NotTried,
-                },
+                Standing::Open => of(open),
+                Standing::Accepted => of(accepted),
             })
             .collect()
     }
@@ -310,6 +365,10 @@ impl Transaction {
         self.open_rcpts -= 1;
         if self.failure.is_some() {
             self.echo_accepted |= meaning == Meaning::Positive;
+            if meaning == Meaning::Positive && self.chunk.is_some() {
+                self.accepted += 1;
+                self.standings[i] = Standing::Accepted;
+            }
             return;
         }
         self.standings[i] = match meaning {
@@ -342,9 +401,9 @@ impl Transaction {
                 pipeline.open_body();
             }
             // The server holds recipients of a MAIL that it refused. A lone dot would send them an empty message, RSET
-            // would become content: leave.
-            Meaning::Positive if self.echo_accepted => {
-                let failure = meaning::of_garbled(Awaited::Data);
+            // would become content: leave. And RFC 2033 4.2 has no word on how a dot for nobody is answered.
+            Meaning::Positive if self.echo_accepted || self.protocol == Protocol::Lmtp => {
+                let failure = meaning::of_garbled(Awaited::Data, Context::default());
                 return Some(verdict_of(failure, Awaited::Data, reply));
             }
             Meaning::Positive => {
@@ -360,18 +419,6 @@ impl Transaction {
         None
     }
 
-    fn on_dot(&mut self, meaning: Meaning, reply: &Reply) {
-        let failure = match meaning {
-            Meaning::Failed(failure) => failure,
-            // RFC 5321 4.2.5: from here on the server is responsible.
-            _ => Failure {
-                status: Status::Delivered,
-                scope: Scope::Recipient,
-            },
-        };
-        self.failure = Some(verdict_of(failure, Awaited::Dot, reply));
-    }
-
     fn clear(&mut self) {
         self.drop_commands();
         self.standings.clear();
@@ -379,46 +426,14 @@ impl Transaction {
         self.failure = None;
         self.mail_answered = false;
         self.mail_written = false;
+        self.chunk_refused = false;
+        self.taken = false;
+        self.chunk = None;
         self.open_rcpts = 0;
         self.accepted = 0;
         self.echo_accepted = false;
         self.full_at = None;
         self.given_ahead = false;
-    }
-
-    fn drop_commands(&mut self) {
-        self.script.clear();
-        self.commands.clear();
-        self.pumped = 0;
-    }
-
-    fn add(&mut self, command: Command<'_>, awaited: Awaited) -> Result<(), BadCommand> {
-        command::write(command, &mut self.script)?;
-        self.commands.push((awaited, self.script.len()));
-        Ok(())
-    }
-
-    fn add_recipient(&mut self, path: &str, utf8: bool, recipients_max: usize) {
-        if self.open_rcpts >= recipients_max {
-            self.standings.push(Standing::Again);
-            return;
-        }
-        let number = self.standings.len();
-        let standing = match self.add(Command::Rcpt(path, utf8), Awaited::Rcpt(number)) {
-            Ok(()) => {
-                self.open_rcpts += 1;
-                Standing::Open
-            }
-            Err(bad) => Standing::Settled(unspeakable(bad, Stage::Rcpt, Enhanced::new(5, 1, 3))),
-        };
-        self.standings.push(standing);
-    }
-
-    /// Nothing is sent; `verdict` is everybody's.
-    fn settle_all(&mut self, recipients: usize, verdict: &Verdict) {
-        self.drop_commands();
-        self.standings
-            .extend((0..recipients).map(|_| Standing::Settled(verdict.clone())));
     }
 }
 
@@ -432,53 +447,4 @@ pub(super) fn verdict_of(failure: Failure, awaited: Awaited, reply: &Reply) -> V
         reply.enhanced,
         &reply.text(),
     )
-}
-
-/// A refusal of ours, because the server does not offer what the message needs. Nothing has been sent.
-fn refusal_of_ours<R>(mail: &Mail<'_, R>, capabilities: &Capabilities) -> Option<Verdict> {
-    let refused = |enhanced, text: &str| {
-        Some(Verdict::own(
-            Status::Refused,
-            Scope::Message,
-            Stage::Mail,
-            enhanced,
-            text,
-        ))
-    };
-    match capabilities.size_max {
-        // RFC 1870 6.1 leaves it to the client not to try.
-        Some(size_max) if mail.size > size_max => {
-            let text = format!(
-                "the message has {} bytes, the server takes at most {size_max}",
-                mail.size
-            );
-            return refused(Enhanced::new(5, 3, 4), &text);
-        }
-        _ => {}
-    }
-    if mail.utf8 && !capabilities.smtputf8 {
-        // RFC 6531 3.5.
-        let text = "the message needs SMTPUTF8, which the server does not offer";
-        return refused(Enhanced::new(5, 6, 7), text);
-    }
-    if mail.eight_bit && !capabilities.eight_bit_mime {
-        // RFC 6152 section 3: convert or fail, never send.
-        let text = "the message has 8-bit content, and the server does not offer 8BITMIME";
-        return refused(Enhanced::new(5, 6, 3), text);
-    }
-    None
-}
-
-/// A refusal of ours, because an address cannot be said in a command.
-fn unspeakable(bad: BadCommand, stage: Stage, enhanced: Enhanced) -> Verdict {
-    let scope = if stage == Stage::Rcpt {
-        Scope::Recipient
-    } else {
-        Scope::Message
-    };
-    let enhanced = match bad {
-        BadCommand::NotAscii => Enhanced::new(5, 6, 7),
-        _ => enhanced,
-    };
-    Verdict::own(Status::Refused, scope, stage, enhanced, &bad.to_string())
 }

@@ -64,9 +64,8 @@ pub fn run(plan: &Plan) -> Record {
         Pipelining::Cross => Ahead::Across,
     };
     let settings = Settings {
-        hello: "client.example".into(),
         level: plan.level,
-        recipients_max: 100,
+        ..Settings::new("client.example")
     };
     let waiting = (0..plan.messages)
         .map(|m| (0..plan.recipients).map(|r| m * 10 + r).collect())
@@ -109,8 +108,9 @@ impl Client {
                     self.begin(next, false);
                 }
             },
-            Next::SendBody if !self.inbox().is_empty() => self.read(),
-            Next::SendBody => self.send_body(),
+            Next::SendBody(_) if !self.inbox().is_empty() => self.read(),
+            Next::SendBody(_) => self.send_body(),
+            Next::StartTls => panic!("nobody asked for TLS"),
             Next::Await(_) if !self.inbox().is_empty() => self.read(),
             Next::Await(_) if !self.c.output().is_empty() => {
                 let flight = std::mem::take(self.c.output());
@@ -173,6 +173,7 @@ impl Client {
             size: content.len() as u64,
             eight_bit: false,
             utf8: false,
+            dsn: None,
         };
         if ahead && !self.c.begin_ahead(&mail) {
             return false;

@@ -5,7 +5,9 @@ mod random;
 mod transactions;
 
 use super::*;
+use crate::mail::Enhanced;
 use crate::mail::{Scope, Status};
+use crate::smtp::meaning::Lost;
 use crate::smtp::reply::{Progress, ReplyParser};
 use crate::smtp::transaction::RecipientEnd;
 
@@ -22,11 +24,14 @@ struct Talk {
 impl Talk {
     /// Just connected.
     fn new(level: Pipelining) -> Talk {
-        let settings = Settings {
-            hello: "client.example".into(),
+        Talk::with(Settings {
             level,
-            recipients_max: 100,
-        };
+            ..Settings::new("client.example")
+        })
+    }
+
+    /// Just connected, to be held like this.
+    fn with(settings: Settings) -> Talk {
         Talk {
             c: Conversation::new(settings).unwrap(),
             parser: ReplyParser::new(),
@@ -96,6 +101,7 @@ fn mail<'a>(recipients: &'a [&'a str]) -> Mail<'a, &'a str> {
         size: 10,
         eight_bit: false,
         utf8: false,
+        dsn: None,
     }
 }
 
@@ -123,7 +129,7 @@ fn one_flight_of_commands_one_of_content() {
     );
     assert_eq!(talk.c.unanswered(), 4);
     talk.says("250 ok\r\n250 ok\r\n550 5.1.1 no\r\n354 go\r\n");
-    assert!(matches!(talk.c.next(), Next::SendBody));
+    assert!(matches!(talk.c.next(), Next::SendBody(Framing::Dot)));
     talk.c.body_sent();
     assert!(matches!(talk.c.next(), Next::Await(Stage::Dot)));
     talk.says("250 2.0.0 queued\r\n");
@@ -156,7 +162,7 @@ fn without_pipelining_each_command_waits() {
             assert!(written.starts_with(command) && written.matches("\r\n").count() == 1);
             talk.says(reply);
         }
-        assert!(matches!(talk.c.next(), Next::SendBody));
+        assert!(matches!(talk.c.next(), Next::SendBody(Framing::Dot)));
         assert!(!talk.c.begin_ahead(&mail(&["d@b.test"])));
     }
 }
@@ -318,12 +324,7 @@ fn giving_up_behind_the_dot_leaves_doubt_and_before_it_none() {
 
 #[test]
 fn our_name_must_be_sayable() {
-    let settings = Settings {
-        hello: "x\r\nDATA".into(),
-        level: Pipelining::None,
-        recipients_max: 1,
-    };
-    assert!(Conversation::new(settings).is_err());
+    assert!(Conversation::new(Settings::new("x\r\nDATA")).is_err());
 }
 
 #[test]

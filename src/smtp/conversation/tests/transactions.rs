@@ -23,7 +23,7 @@ fn the_next_message_leaves_with_the_dot_of_this_one() {
         assert_eq!(talk.done(), ["delivered recipient dot 250"]);
         assert!(matches!(talk.c.next(), Next::Await(Stage::Mail)));
         talk.says("250 ok\r\n250 ok\r\n354 go\r\n");
-        assert!(matches!(talk.c.next(), Next::SendBody));
+        assert!(matches!(talk.c.next(), Next::SendBody(Framing::Dot)));
     }
 }
 
@@ -57,7 +57,7 @@ fn echoes_of_a_refused_mail_are_no_verdicts() {
     let written = talk.written();
     assert!(written.starts_with("RSET\r\nMAIL") && written.ends_with("DATA\r\n"));
     talk.says("250 reset\r\n250 ok\r\n250 ok\r\n354 go\r\n");
-    assert!(matches!(talk.c.next(), Next::SendBody));
+    assert!(matches!(talk.c.next(), Next::SendBody(Framing::Dot)));
     talk.c.body_sent();
     talk.says("250 ok\r\n");
     talk.done();
@@ -164,10 +164,11 @@ fn many_recipients_leave_in_several_flights_within_the_bounds() {
         size: 1,
         eight_bit: false,
         utf8: false,
+        dsn: None,
     });
     let mut all = String::new();
     let mut flights = 0;
-    while !matches!(talk.c.next(), Next::SendBody) {
+    while !matches!(talk.c.next(), Next::SendBody(Framing::Dot)) {
         let flight = talk.written();
         assert!(!flight.is_empty() && talk.c.unanswered() <= 100);
         flights += 1;
