@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+use crate::smtp::TlsPolicy;
 
 /// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
 #[derive(Parser, Debug)]
@@ -72,6 +75,76 @@ pub enum Flavour {
     Mboxcl2,
 }
 
+/// Whether sessions are protected.
+#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// In clear, whatever is offered
+    None,
+    /// TLS where it is offered; the certificate does not matter
+    May,
+    /// TLS or no mail; the certificate does not matter
+    Require,
+    /// TLS with a certificate of a trusted authority for the server's name, or no mail
+    Verify,
+}
+
+impl TlsMode {
+    /// The policy it means.
+    pub fn policy(self) -> TlsPolicy {
+        match self {
+            TlsMode::None => TlsPolicy::None,
+            TlsMode::May => TlsPolicy::May,
+            TlsMode::Require => TlsPolicy::Require,
+            TlsMode::Verify => TlsPolicy::Verify,
+        }
+    }
+
+    /// The mode that means `policy`.
+    pub fn of(policy: TlsPolicy) -> TlsMode {
+        match policy {
+            TlsPolicy::None => TlsMode::None,
+            TlsPolicy::May => TlsMode::May,
+            TlsPolicy::Require | TlsPolicy::Implicit => TlsMode::Require,
+            TlsPolicy::Verify => TlsMode::Verify,
+        }
+    }
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsMode::None => "none",
+            TlsMode::May => "may",
+            TlsMode::Require => "require",
+            TlsMode::Verify => "verify",
+        }
+    }
+}
+
+/// What a notification of failure brings back (RFC 3461 4.3).
+#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum DsnRet {
+    /// The whole message
+    Full,
+    /// Its header
+    Hdrs,
+}
+
+/// When a server notifies (RFC 3461 4.1).
+#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum DsnNotify {
+    /// Never
+    Never,
+    /// When it was delivered
+    Success,
+    /// When it could not be
+    Failure,
+    /// When it is late
+    Delay,
+}
+
 /// Configuration and its overrides.
 #[derive(Args, Debug, Default, Clone)]
 pub struct DeliveryArgs {
@@ -87,9 +160,43 @@ pub struct DeliveryArgs {
     /// Port of the receiving servers [default: 25]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Give all mail to this server instead of looking up MX hosts
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub relay: Option<String>,
+    /// Give all mail to this server instead of looking up MX hosts (repeatable: in order of preference);
+    /// HOST:PORT, smtps://HOST, lmtp://HOST:PORT or lmtp:///SOCKET
+    #[arg(long, value_name = "RELAY")]
+    pub relay: Vec<String>,
+    /// Spread mail over the relays instead of using the first that answers
+    #[arg(long)]
+    pub relay_spread: bool,
+    /// File with user and password (or token) for the relays, readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// Send credentials without TLS, too
+    #[arg(long)]
+    pub auth_in_clear: bool,
+    /// TLS: never, where offered, or no mail without (verify: with a certificate that fits) [default: may]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub tls: Option<TlsMode>,
+    /// Certificates (PEM) to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Our own certificate with its chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PKCS #8, PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// What delivery status notifications bring back
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub dsn_ret: Option<DsnRet>,
+    /// When servers are to notify the sender
+    #[arg(long, value_enum, value_name = "WHEN", value_delimiter = ',')]
+    pub dsn_notify: Vec<DsnNotify>,
+    /// Our name for the envelope in notifications
+    #[arg(long, value_name = "ID")]
+    pub dsn_envid: Option<String>,
+    /// Tell servers the original recipient for notifications
+    #[arg(long)]
+    pub dsn_orcpt: bool,
     /// Our name in EHLO [default: the host name if it is fully qualified, else the connection's address]
     #[arg(long, value_name = "NAME")]
     pub hello: Option<String>,

@@ -11,9 +11,16 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Deserializer};
 
-use super::args::{self, DeliveryArgs};
+use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, TlsMode};
 use super::exit::{Exit, Failure};
-use crate::engine::settings::{QueueSettings, Relay, Settings};
+use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
+
+mod relay;
+mod show;
+
+use relay::{credentials, dsn, identity, relays};
+use show::show;
+pub use show::to_toml;
 
 /// The file, as written.
 #[derive(Deserialize, Default, Debug)]
@@ -22,7 +29,15 @@ struct File {
     hello: Option<String>,
     port: Option<u16>,
     bind: Option<Vec<IpAddr>>,
-    relay: Option<String>,
+    relay: Option<Vec<String>>,
+    relay_spread: Option<bool>,
+    credentials: Option<PathBuf>,
+    auth_in_clear: Option<bool>,
+    tls: Option<TlsMode>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    max_chunk: Option<u64>,
     allow_loopback: Option<bool>,
     dns: Option<Vec<SocketAddr>>,
     dns_timeout: Option<Time>,
@@ -35,7 +50,9 @@ struct File {
     min_data_rate: Option<u64>,
     timeouts: Option<TimeoutKeys>,
     retry: Option<RetryKeys>,
+    dsn: Option<DsnKeys>,
     queue: Option<BTreeMap<String, QueueKeys>>,
+    domain: Option<BTreeMap<String, DomainKeys>>,
 }
 
 #[derive(Deserialize, Default, Debug)]
@@ -44,6 +61,8 @@ struct TimeoutKeys {
     connect: Option<Time>,
     greeting: Option<Time>,
     ehlo: Option<Time>,
+    starttls: Option<Time>,
+    auth: Option<Time>,
     mail: Option<Time>,
     rcpt: Option<Time>,
     data: Option<Time>,
@@ -71,6 +90,22 @@ struct QueueKeys {
     mx: Vec<String>,
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
+    tls: Option<TlsMode>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct DomainKeys {
+    tls: TlsMode,
+}
+
+#[derive(Deserialize, Default, Debug)]
+#[serde(deny_unknown_fields)]
+struct DsnKeys {
+    ret: Option<DsnRet>,
+    notify: Option<Vec<DsnNotify>>,
+    envid: Option<String>,
+    orcpt: Option<bool>,
 }
 
 /// A duration in the notation of the command line.
@@ -174,11 +209,11 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
     set(place, value.map(|time| time.0));
 }
 
-fn apply_file(settings: &mut Settings, file: File) -> Result<()> {
+fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
+    apply_relay_keys(settings, &mut file)?;
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);
     set(&mut settings.data_rate_min, file.min_data_rate);
-    settings.relay = file.relay.as_deref().map(relay).transpose()?;
     set(&mut settings.port, file.port);
     set(&mut settings.allow_loopback, file.allow_loopback);
     set(&mut settings.dns, file.dns);
@@ -194,6 +229,8 @@ fn apply_file(settings: &mut Settings, file: File) -> Result<()> {
     set_time(&mut timeouts.connect, keys.connect);
     set_time(&mut timeouts.greeting, keys.greeting);
     set_time(&mut timeouts.ehlo, keys.ehlo);
+    set_time(&mut timeouts.starttls, keys.starttls);
+    set_time(&mut timeouts.auth, keys.auth);
     set_time(&mut timeouts.mail, keys.mail);
     set_time(&mut timeouts.rcpt, keys.rcpt);
     set_time(&mut timeouts.data, keys.data);
@@ -207,12 +244,71 @@ fn apply_file(settings: &mut Settings, file: File) -> Result<()> {
     set_time(&mut retry.expire, keys.expire);
     set_time(&mut retry.run_for, keys.run_for);
     set_time(&mut retry.in_doubt_wait, keys.in_doubt_wait);
+    let domain = |(pattern, keys): (String, DomainKeys)| DomainSettings {
+        pattern,
+        tls: keys.tls.policy(),
+    };
+    settings.domains = file
+        .domain
+        .unwrap_or_default()
+        .into_iter()
+        .map(domain)
+        .collect();
     settings.queues = file
         .queue
         .unwrap_or_default()
         .into_iter()
         .map(queue)
         .collect();
+    Ok(())
+}
+
+fn apply_relay_keys(settings: &mut Settings, file: &mut File) -> Result<()> {
+    settings.relays = relays(&file.relay.take().unwrap_or_default())?;
+    set(&mut settings.relay_spread, file.relay_spread);
+    set(&mut settings.auth_in_clear, file.auth_in_clear);
+    set(&mut settings.tls, file.tls.map(TlsMode::policy));
+    set(&mut settings.bdat_bytes_max, file.max_chunk);
+    settings.tls_files.ca = file.tls_ca.take();
+    settings.tls_files.identity = identity(file.tls_cert.take(), file.tls_key.take())?;
+    settings.credentials = file
+        .credentials
+        .take()
+        .map(|path| credentials(&path))
+        .transpose()?;
+    if let Some(keys) = file.dsn.take() {
+        let notify = keys.notify.unwrap_or_default();
+        settings.dsn = dsn(keys.ret, &notify, keys.envid, keys.orcpt.unwrap_or(false))?;
+    }
+    Ok(())
+}
+
+fn apply_relay_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
+    if !flags.relay.is_empty() {
+        settings.relays = relays(&flags.relay)?;
+    }
+    settings.relay_spread |= flags.relay_spread;
+    settings.auth_in_clear |= flags.auth_in_clear;
+    set(&mut settings.tls, flags.tls.map(TlsMode::policy));
+    if flags.tls_ca.is_some() {
+        settings.tls_files.ca.clone_from(&flags.tls_ca);
+    }
+    if let Some(files) = identity(flags.tls_cert.clone(), flags.tls_key.clone())? {
+        settings.tls_files.identity = Some(files);
+    }
+    match &flags.credentials {
+        Some(path) => settings.credentials = Some(credentials(path)?),
+        None if settings.credentials.is_none() => settings.credentials = relay::from_environment()?,
+        None => {}
+    }
+    if let Some(dsn) = dsn(
+        flags.dsn_ret,
+        &flags.dsn_notify,
+        flags.dsn_envid.clone(),
+        flags.dsn_orcpt,
+    )? {
+        settings.dsn = Some(dsn);
+    }
     Ok(())
 }
 
@@ -223,13 +319,12 @@ fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
         mx: keys.mx,
         workers_max: keys.max_workers,
         sessions_per_site: keys.max_sessions,
+        tls: keys.tls.map(TlsMode::policy),
     }
 }
 
 fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
-    if let Some(text) = &flags.relay {
-        settings.relay = Some(relay(text)?);
-    }
+    apply_relay_flags(settings, flags)?;
     if flags.hello.is_some() {
         settings.hello.clone_from(&flags.hello);
     }
@@ -271,44 +366,6 @@ fn default_state() -> Result<PathBuf> {
                 .into(),
         ),
     }
-}
-
-/// Reads `HOST`, `HOST:PORT`, `[v6]:PORT`.
-fn relay(text: &str) -> Result<Relay> {
-    let wrong = || {
-        Failure::new(
-            Exit::Usage,
-            format!("`{text}` is not a relay; write HOST:PORT or [IPv6]:PORT"),
-        )
-    };
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(Relay {
-            host: address.ip().to_string(),
-            port: address.port(),
-        });
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(Relay {
-            host: address.to_string(),
-            port: 25,
-        });
-    }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
-        None => (text, 25),
-    };
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if host.is_empty() || port == 0 || !host.chars().all(is_name) {
-        return Err(wrong().into());
-    }
-    Ok(Relay {
-        host: host.to_owned(),
-        port,
-    })
 }
 
 fn check(settings: &Settings) -> Result<()> {
@@ -353,119 +410,5 @@ fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// A duration in the notation of the configuration.
-pub fn show(time: Duration) -> String {
-    let millis = time.as_millis();
-    let units = [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1000),
-    ];
-    match units
-        .iter()
-        .find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit))
-    {
-        Some((name, unit)) => format!("{}{name}", millis / unit),
-        None => format!("{millis}ms"),
-    }
-}
-
-/// The settings as a configuration file that has the same effect.
-pub fn to_toml(settings: &Settings) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
-    let list = |values: &[String]| {
-        toml::Value::Array(values.iter().map(|v| v.clone().into()).collect()).to_string()
-    };
-    let mut line = |key: &str, value: String| {
-        let _ = writeln!(out, "{key} = {value}");
-    };
-    match &settings.hello {
-        Some(name) => line("hello", text(name)),
-        None => line(
-            "# hello",
-            "\"mail.example.org\"  # unset: the host name if fully qualified, else the address"
-                .into(),
-        ),
-    }
-    match &settings.relay {
-        Some(relay) if relay.host.contains(':') => {
-            line("relay", text(&format!("[{}]:{}", relay.host, relay.port)))
-        }
-        Some(relay) => line("relay", text(&format!("{}:{}", relay.host, relay.port))),
-        None => line(
-            "# relay",
-            "\"smtp.example.org:25\"  # unset: MX look-up".into(),
-        ),
-    }
-    line("bind", list(&strings(&settings.bind)));
-    line("port", settings.port.to_string());
-    line("allow_loopback", settings.allow_loopback.to_string());
-    line("dns", list(&strings(&settings.dns)));
-    line("dns_timeout", text(&show(settings.dns_timeout)));
-    line("state", text(&settings.state.display().to_string()));
-    line("max_workers", settings.workers_max.to_string());
-    line("max_sessions", settings.sessions_per_site.to_string());
-    line("max_recipients", settings.recipients_max.to_string());
-    line("idle", text(&show(settings.idle)));
-    line("session_age", text(&show(settings.session_age_max)));
-    line("min_data_rate", settings.data_rate_min.to_string());
-    for (table, keys) in time_tables(settings) {
-        let _ = writeln!(out, "\n[{table}]");
-        for (key, time) in keys {
-            let _ = writeln!(out, "{key} = \"{}\"", show(time));
-        }
-    }
-    for queue in &settings.queues {
-        let _ = writeln!(out, "\n[queue.{}]", toml::Value::String(queue.name.clone()));
-        let _ = writeln!(
-            out,
-            "domains = {}\nmx = {}",
-            list(&queue.domains),
-            list(&queue.mx)
-        );
-        for (key, value) in [
-            ("max_workers", queue.workers_max),
-            ("max_sessions", queue.sessions_per_site),
-        ] {
-            let _ = match value {
-                Some(value) => writeln!(out, "{key} = {value}"),
-                None => writeln!(out, "# {key} = 20  # unset: the general limit"),
-            };
-        }
-    }
-    out
-}
-
-fn strings<T: ToString>(values: &[T]) -> Vec<String> {
-    values.iter().map(ToString::to_string).collect()
-}
-
-fn time_tables(settings: &Settings) -> [(&'static str, Vec<(&'static str, Duration)>); 2] {
-    let (t, r) = (&settings.timeouts, &settings.retry);
-    let timeouts = vec![
-        ("connect", t.connect),
-        ("greeting", t.greeting),
-        ("ehlo", t.ehlo),
-        ("mail", t.mail),
-        ("rcpt", t.rcpt),
-        ("data", t.data),
-        ("body", t.body),
-        ("dot", t.dot),
-        ("rset", t.rset),
-    ];
-    let retry = vec![
-        ("min", r.min),
-        ("max", r.max),
-        ("expire", r.expire),
-        ("run_for", r.run_for),
-        ("in_doubt_wait", r.in_doubt_wait),
-    ];
-    [("timeouts", timeouts), ("retry", retry)]
-}
-
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

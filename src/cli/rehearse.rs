@@ -53,7 +53,7 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
     settings.dns = vec![dns.address()];
     settings.port = sink.port();
     settings.allow_loopback = true;
-    settings.relay = None;
+    settings.relays.clear();
     settings.bind.clear();
     settings.state = scratch.path().to_path_buf();
     let (exit, summary) = send::deliver(&args.read, &args.delivery, &args.show, settings)?;

@@ -116,6 +116,7 @@ fn start_failure(error: StartError) -> anyhow::Error {
         .hint("name another one with --state DIR"),
         StartError::Resolver(text) => Failure::new(Exit::Network, format!("no resolver: {text}"))
             .hint("name a server with --dns ADDR:PORT"),
+        StartError::Tls(error) => Failure::new(Exit::Config, format!("certificates: {error}")),
         StartError::Routes(text) => Failure::new(Exit::Config, text),
         StartError::Thread(error) => {
             Failure::new(Exit::Software, format!("cannot start a thread: {error}"))

@@ -12,11 +12,14 @@ use std::time::Instant;
 use socket2::Socket;
 
 use super::resolve::Exchange;
-use super::session::{Manner, Session};
+use super::session::{Manner, Peer, Session};
+use super::settings::Relay;
 use super::shared::Shared;
 use crate::dns::MxAddress;
 use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
 use crate::net;
+use crate::smtp::settings::NONCE_OCTETS;
+use crate::smtp::{self, Pipelining, Protocol, TlsPolicy};
 
 /// Later attempts wait at most so many times as long for a connection as the first.
 const PATIENCE_MAX: u32 = 3;
@@ -53,6 +56,10 @@ pub fn open(
     rng: &mut fastrand::Rng,
 ) -> Result<Session, Unreached> {
     let mut places = wish.exchange.plan.ordered(rng);
+    if shared.settings.relay_spread && !places.is_empty() {
+        let first = rng.usize(..places.len());
+        places.rotate_left(first);
+    }
     let now = Instant::now();
     if places
         .iter()
@@ -65,11 +72,12 @@ pub fn open(
         match open_at(wish, &place, shared, rng) {
             Ok(session) => return Ok(session),
             Err(verdict) => {
+                learn(&verdict, &place, shared);
                 last = Some(Unreached {
                     verdict,
                     mx: place.host,
                     ip: Some(place.address),
-                })
+                });
             }
         }
     }
@@ -92,26 +100,104 @@ fn nowhere() -> Unreached {
     }
 }
 
+/// What a failure to open tells about the host, or about us.
+fn learn(verdict: &Verdict, place: &MxAddress, shared: &Shared) {
+    match (verdict.stage, verdict.scope) {
+        (Stage::StartTls, Scope::Host) => shared.hosts.handshake_failed(place.address),
+        // Credentials that are wrong are wrong for all mail.
+        (Stage::Auth, Scope::Local) => {
+            shared.despair(&format!("{}: {}", place.host, verdict.text));
+        }
+        _ => {}
+    }
+}
+
 fn open_at(
     wish: &Wish<'_>,
     place: &MxAddress,
     shared: &Shared,
     rng: &mut fastrand::Rng,
 ) -> Result<Session, Verdict> {
-    let stream = connect(wish, place, shared, rng)?;
+    let relay = wish.exchange.relay(place);
+    let socket = relay.and_then(|relay| relay.socket.as_deref());
+    let stream = match socket {
+        Some(path) => {
+            net::connect_unix(path).map_err(|error| unreachable_at(&path.display(), &error))?
+        }
+        None => connect(wish, place, shared, rng)?,
+    };
+    let peer = Peer {
+        site: wish.site,
+        mx: Arc::clone(&place.host),
+        ip: socket.is_none().then_some(place.address),
+    };
+    let manner = Manner {
+        conversation: conversation(wish, place, shared, &stream)?,
+        level_max: shared.hosts.level(place.address),
+        verify: wish.exchange.tls == TlsPolicy::Verify,
+        timeouts: shared.settings.timeouts,
+        data_rate_min: shared.settings.data_rate_min,
+    };
+    Session::open(stream, peer, manner, &shared.tls)
+}
+
+/// How the conversation with one host is to be held.
+fn conversation(
+    wish: &Wish<'_>,
+    place: &MxAddress,
+    shared: &Shared,
+    stream: &Socket,
+) -> Result<smtp::Settings, Verdict> {
     let settings = &shared.settings;
+    let relay = wish.exchange.relay(place);
+    let mut auth_nonce = [0; NONCE_OCTETS];
+    let auth = settings.credentials.clone().filter(|_| relay.is_some());
+    if auth.is_some() {
+        openssl::rand::rand_bytes(&mut auth_nonce).map_err(|error| {
+            let text = format!("no random bytes for AUTH: {error}");
+            let code = Enhanced::new(4, 3, 0);
+            Verdict::own(Status::Deferred, Scope::Host, Stage::Auth, code, &text)
+        })?;
+    }
+    let takes_chunks = shared.hosts.takes_chunks(place.address);
     let hello = settings
         .hello
         .clone()
-        .unwrap_or_else(|| address_literal(&stream));
-    let manner = Manner {
-        hello,
-        level: shared.hosts.level(place.address),
+        .unwrap_or_else(|| address_literal(stream));
+    Ok(smtp::Settings {
+        protocol: relay.map_or(Protocol::Smtp, |relay| relay.protocol),
+        tls: policy(wish.exchange.tls, relay, place, shared),
+        auth,
+        auth_in_clear: settings.auth_in_clear || relay.is_some_and(|relay| relay.socket.is_some()),
+        auth_nonce,
+        // A session starts at classic pipelining: see `Session::trust`.
+        level: shared.hosts.level(place.address).min(Pipelining::Classic),
         recipients_max: settings.recipients_max,
-        timeouts: settings.timeouts,
-        data_rate_min: settings.data_rate_min,
-    };
-    Session::open(stream, wish.site, place, manner)
+        bdat_bytes_max: if takes_chunks {
+            settings.bdat_bytes_max
+        } else {
+            0
+        },
+        ..smtp::Settings::new(hello)
+    })
+}
+
+/// The TLS policy towards one host. Where TLS is a wish and no must, a host whose handshake failed before is spoken to
+/// in clear: that is a later attempt, so an attacker who wants to read along has to keep it up.
+fn policy(
+    wanted: TlsPolicy,
+    relay: Option<&Relay>,
+    place: &MxAddress,
+    shared: &Shared,
+) -> TlsPolicy {
+    match (wanted, relay) {
+        (_, Some(relay)) if relay.implicit_tls => TlsPolicy::Implicit,
+        (_, Some(relay)) if relay.socket.is_some() => TlsPolicy::None,
+        (TlsPolicy::May, None) if shared.hosts.has_handshake_failed(place.address) => {
+            TlsPolicy::None
+        }
+        (wanted, _) => wanted,
+    }
 }
 
 fn connect(
@@ -121,7 +207,11 @@ fn connect(
     rng: &mut fastrand::Rng,
 ) -> Result<Socket, Verdict> {
     let settings = &shared.settings;
-    let peer = SocketAddr::new(place.address, wish.exchange.port);
+    let port = wish
+        .exchange
+        .relay(place)
+        .map_or(wish.exchange.port, |relay| relay.port);
+    let peer = SocketAddr::new(place.address, port);
     let sources: Vec<IpAddr> = settings
         .bind
         .iter()
@@ -143,27 +233,24 @@ fn connect(
         Err(error) if is_ours(error) => {}
         Ok(_) | Err(_) => shared.reach.answered(),
     }
-    connected.map_err(|error| {
-        let text = format!(
-            "connect to {}[{}]:{}: {}",
-            place.host,
-            place.address,
-            peer.port(),
-            describe(&error)
-        );
-        let scope = if is_ours(&error) {
-            Scope::Local
-        } else {
-            Scope::Host
-        };
-        Verdict::own(
-            Status::Deferred,
-            scope,
-            Stage::Connect,
-            Enhanced::new(4, 4, 1),
-            &text,
-        )
-    })
+    let at = format!("{}[{}]:{}", place.host, place.address, peer.port());
+    connected.map_err(|error| unreachable_at(&at, &error))
+}
+
+fn unreachable_at(place: &dyn std::fmt::Display, error: &io::Error) -> Verdict {
+    let text = format!("connect to {place}: {}", describe(error));
+    let scope = if is_ours(error) {
+        Scope::Local
+    } else {
+        Scope::Host
+    };
+    Verdict::own(
+        Status::Deferred,
+        scope,
+        Stage::Connect,
+        Enhanced::new(4, 4, 1),
+        &text,
+    )
 }
 
 /// The words of the system, short and without its numbers.

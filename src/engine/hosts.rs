@@ -38,6 +38,7 @@ struct Host {
     failures: u32,
     dead_until: Option<Instant>,
     handshake_failed: bool,
+    no_chunking: bool,
 }
 
 impl Default for Host {
@@ -47,6 +48,7 @@ impl Default for Host {
             failures: 0,
             dead_until: None,
             handshake_failed: false,
+            no_chunking: false,
         }
     }
 }
@@ -95,6 +97,16 @@ impl Hosts {
     /// True if a TLS handshake failed in this run.
     pub fn has_handshake_failed(&self, host: IpAddr) -> bool {
         self.of(host).handshake_failed
+    }
+
+    /// BDAT went wrong in a way that was not the mail's fault.
+    pub fn chunking_failed(&self, host: IpAddr) {
+        self.change(host, |known| known.no_chunking = true);
+    }
+
+    /// True if BDAT is worth a try.
+    pub fn takes_chunks(&self, host: IpAddr) -> bool {
+        !self.of(host).no_chunking
     }
 
     fn of(&self, host: IpAddr) -> Host {

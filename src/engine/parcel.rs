@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::batch::{BatchStore, Content};
 use crate::mail::{Envelope, Verdict};
-use crate::smtp::transaction::Mail;
+use crate::smtp::{Dsn, Mail};
 
 /// One message with the recipients of one transaction.
 #[derive(Debug)]
@@ -84,14 +84,14 @@ impl Parcel {
     }
 
     /// What the session has to know.
-    pub fn mail(&self) -> Mail<'_, String> {
+    pub fn mail<'a>(&'a self, dsn: Option<&'a Dsn>) -> Mail<'a, String> {
         Mail {
             reverse_path: &self.reverse_path,
             recipients: &self.recipients,
             size: self.content.bytes().len() as u64,
             eight_bit: self.content.is_eight_bit(),
             utf8: self.utf8,
-            dsn: None,
+            dsn,
         }
     }
 }

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::settings::Relay;
-use crate::dns::{DnsFailure, MxHost, MxPlan, Resolver};
-use crate::mail::SiteId;
+use crate::dns::{DnsFailure, MxAddress, MxHost, MxPlan, Resolver};
+use crate::mail::{QueueId, SiteId};
+use crate::route::RouteTable;
+use crate::smtp::TlsPolicy;
 
 /// A relay's addresses are looked up again after this time.
 const RELAY_TTL: Duration = Duration::from_secs(300);
@@ -22,14 +24,26 @@ const RELAY_TTL: Duration = Duration::from_secs(300);
 pub struct Exchange {
     /// The hosts, in order of preference.
     pub plan: MxPlan,
-    /// Their port.
+    /// Their port, if they are MX hosts.
     pub port: u16,
+    /// The relays, if the hosts are relays: a host's preference is the place of its relay.
+    pub relays: Vec<Relay>,
+    /// Whether sessions must be protected.
+    pub tls: TlsPolicy,
+}
+
+impl Exchange {
+    /// The relay behind an address of the plan.
+    pub fn relay(&self, place: &MxAddress) -> Option<&Relay> {
+        self.relays.get(usize::from(place.preference))
+    }
 }
 
 /// Finds exchanges and names sites.
 pub struct Finder {
     means: Means,
     port: u16,
+    policies: Policies,
     sites: Mutex<HashMap<Arc<str>, SiteId>>,
     answered: AtomicBool,
 }
@@ -38,40 +52,45 @@ pub struct Finder {
 pub enum Means {
     /// MX look-up.
     Dns(Box<Resolver>),
-    /// Everything goes to one relay.
-    Relay(Relay),
+    /// Everything goes to relays.
+    Relays(Vec<Relay>),
 }
 
 impl Finder {
     /// A finder; `port` is the port of MX hosts.
-    pub fn new(means: Means, port: u16) -> Finder {
+    pub fn new(means: Means, port: u16, policies: Policies) -> Finder {
         Finder {
             means,
             port,
+            policies,
             sites: Mutex::default(),
             answered: AtomicBool::new(false),
         }
     }
 
-    /// The exchange for a destination, and its site. Blocks as long as the DNS does.
+    /// The exchange for the mail of `queue` to a destination, and its site. Blocks as long as the DNS does.
     ///
     /// # Errors
     /// [`DnsFailure`], to be made a verdict.
-    pub fn find(&self, destination: &str) -> Result<(SiteId, Exchange), DnsFailure> {
-        let found = match &self.means {
-            Means::Dns(resolver) => resolver.route_to(destination).map(|plan| Exchange {
-                plan,
-                port: self.port,
-            }),
-            Means::Relay(relay) => relay_plan(relay).map(|plan| Exchange {
-                plan,
-                port: relay.port,
-            }),
+    pub fn find(
+        &self,
+        destination: &str,
+        queue: QueueId,
+    ) -> Result<(SiteId, Exchange), DnsFailure> {
+        let (found, relays) = match &self.means {
+            Means::Dns(resolver) => (resolver.route_to(destination), Vec::new()),
+            Means::Relays(relays) => (relay_plan(relays), relays.clone()),
         };
         if !matches!(&found, Err(failure) if failure.is_soft()) {
             self.answered.store(true, Relaxed);
         }
-        let exchange = found?;
+        let tls = self.policies.of(destination, queue);
+        let exchange = Exchange {
+            plan: found?,
+            port: self.port,
+            relays,
+            tls,
+        };
         Ok((self.site(&exchange.plan.site), exchange))
     }
 
@@ -87,64 +106,137 @@ impl Finder {
     }
 }
 
-/// The relay as a plan of one host. Its name is looked up as the system does (hosts file included), not as an MX.
-fn relay_plan(relay: &Relay) -> Result<MxPlan, DnsFailure> {
-    let addresses: Vec<IpAddr> = match relay.host.parse::<IpAddr>() {
-        Ok(ip) => vec![ip],
-        Err(_) => (relay.host.as_str(), relay.port)
-            .to_socket_addrs()
-            .map_err(|error| DnsFailure::ServerFailed(error.to_string()))?
-            .map(|address: SocketAddr| address.ip())
-            .collect(),
-    };
-    if addresses.is_empty() {
-        return Err(DnsFailure::NoAddress);
+/// Whether sessions must be protected: by domain, else by queue, else in general.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    /// The general policy.
+    pub general: TlsPolicy,
+    /// Those of the specific queues, in order.
+    pub queues: Vec<Option<TlsPolicy>>,
+    /// The domains that have policies of their own: their patterns stand as queues of this table.
+    pub domains: RouteTable,
+    /// Those policies, in order.
+    pub of_domains: Vec<TlsPolicy>,
+}
+
+impl Policies {
+    fn of(&self, domain: &str, queue: QueueId) -> TlsPolicy {
+        let specific = |id: QueueId| id.index().checked_sub(1);
+        let own = specific(self.domains.queue_of(domain)).and_then(|at| self.of_domains.get(at));
+        let queues = specific(queue).and_then(|at| self.queues.get(at)?.as_ref());
+        own.or(queues).copied().unwrap_or(self.general)
     }
-    let name: Arc<str> = Arc::from(relay.host.as_str());
-    let site = Arc::from(format!("relay {}:{}", relay.host, relay.port));
+}
+
+/// The relays as a plan of one site. Names are looked up as the system does (hosts file included), not as MX.
+fn relay_plan(relays: &[Relay]) -> Result<MxPlan, DnsFailure> {
+    let mut failure = DnsFailure::NoAddress;
+    let mut hosts = Vec::new();
+    for (place, relay) in relays.iter().enumerate() {
+        match relay_addresses(relay) {
+            Ok(addresses) => {
+                hosts.push(MxHost {
+                    preference: place as u16,
+                    name: Arc::from(relay.host.as_str()),
+                    addresses,
+                });
+            }
+            Err(error) => failure = error,
+        }
+    }
+    if hosts.is_empty() {
+        return Err(failure);
+    }
+    let names: Vec<String> = relays
+        .iter()
+        .map(|relay| format!("{}:{}", relay.host, relay.port))
+        .collect();
+    let site = Arc::from(format!("relay {}", names.join(",")));
     Ok(MxPlan {
         site,
-        hosts: vec![MxHost {
-            preference: 0,
-            name,
-            addresses,
-        }],
+        hosts,
         ttl: RELAY_TTL,
     })
+}
+
+fn relay_addresses(relay: &Relay) -> Result<Vec<IpAddr>, DnsFailure> {
+    if relay.socket.is_some() {
+        // Never connected to: the socket is.
+        return Ok(vec![IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)]);
+    }
+    if let Ok(ip) = relay.host.parse::<IpAddr>() {
+        return Ok(vec![ip]);
+    }
+    let found = (relay.host.as_str(), relay.port).to_socket_addrs();
+    let addresses: Vec<IpAddr> = found
+        .map_err(|error| DnsFailure::ServerFailed(error.to_string()))?
+        .map(|address: SocketAddr| address.ip())
+        .collect();
+    if addresses.is_empty() {
+        Err(DnsFailure::NoAddress)
+    } else {
+        Ok(addresses)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::QueueRule;
+    use crate::smtp::Protocol;
+
+    fn relay(host: &str, port: u16) -> Relay {
+        Relay {
+            host: host.into(),
+            port,
+            protocol: Protocol::Smtp,
+            implicit_tls: false,
+            socket: None,
+        }
+    }
+
+    fn policies() -> Policies {
+        let rule = QueueRule {
+            name: "d".into(),
+            domains: vec![".bank.test".into()],
+            mx: Vec::new(),
+        };
+        Policies {
+            general: TlsPolicy::May,
+            queues: vec![Some(TlsPolicy::Require), None],
+            domains: RouteTable::new(&[rule]).unwrap(),
+            of_domains: vec![TlsPolicy::Verify],
+        }
+    }
 
     #[test]
-    fn a_relay_is_one_site_for_all_destinations() {
-        let relay = Relay {
-            host: "127.0.0.1".into(),
-            port: 2525,
-        };
-        let finder = Finder::new(Means::Relay(relay), 25);
-        let (one, exchange) = finder.find("a.test").unwrap();
-        let (other, _) = finder.find("b.test").unwrap();
+    fn relays_are_one_site_for_all_destinations() {
+        let relays = vec![relay("127.0.0.1", 2525), relay("127.0.0.2", 26)];
+        let finder = Finder::new(Means::Relays(relays), 25, policies());
+        let (one, exchange) = finder.find("a.test", QueueId::GENERAL).unwrap();
+        let (other, _) = finder.find("b.test", QueueId(1)).unwrap();
         assert_eq!(one, other);
-        assert_eq!(
-            (
-                exchange.port,
-                exchange.plan.hosts[0].addresses[0].to_string()
-            ),
-            (2525, "127.0.0.1".into())
-        );
+        let ports: Vec<u16> = exchange
+            .plan
+            .ordered(&mut fastrand::Rng::with_seed(1))
+            .iter()
+            .map(|place| exchange.relay(place).unwrap().port)
+            .collect();
+        assert_eq!(ports, [2525, 26]);
+    }
+
+    #[test]
+    fn a_domain_s_policy_goes_before_its_queue_s_and_that_before_the_general_one() {
+        let policies = policies();
+        assert_eq!(policies.of("x.bank.test", QueueId(1)), TlsPolicy::Verify);
+        assert_eq!(policies.of("bank.test", QueueId(1)), TlsPolicy::Require);
+        assert_eq!(policies.of("a.test", QueueId(2)), TlsPolicy::May);
+        assert_eq!(policies.of("a.test", QueueId::GENERAL), TlsPolicy::May);
     }
 
     #[test]
     fn sites_are_numbered_by_their_set_of_hosts() {
-        let finder = Finder::new(
-            Means::Relay(Relay {
-                host: "::1".into(),
-                port: 1,
-            }),
-            25,
-        );
+        let finder = Finder::new(Means::Relays(vec![relay("::1", 1)]), 25, policies());
         let a = finder.site(&Arc::from("mx1.a.test"));
         let b = finder.site(&Arc::from("mx1.b.test"));
         assert_ne!(a, b);

@@ -19,15 +19,16 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::book::{self, Entry};
 use super::permits::SharedPermits;
 use super::queue::{Inbox, Question, QueueThread, Ways};
-use super::resolve::{Finder, Means};
+use super::resolve::{Finder, Means, Policies};
 use super::router::{self, DestinationNames, ReadEnd, Router};
-use super::settings::{QueueSettings, Settings};
+use super::settings::{DomainSettings, QueueSettings, Settings};
 use super::shared::Shared;
 use super::status::Gauges;
 use crate::batch::{BatchReader, BatchStore};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::ledger::Ledger;
 use crate::mail::QueueId;
+use crate::net::{Tls, TlsError};
 use crate::queue::event::{Event, Resolution, Route};
 use crate::queue::permits::PermitTable;
 use crate::queue::{Dispatcher, DispatcherConfig};
@@ -48,6 +49,8 @@ pub enum StartError {
     Resolver(String),
     /// The queues of the configuration contradict each other.
     Routes(String),
+    /// Certificates for TLS cannot be used.
+    Tls(TlsError),
     /// A thread cannot be started.
     Thread(io::Error),
 }
@@ -91,14 +94,19 @@ pub fn start(
 ) -> Result<Running, StartError> {
     let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
     let routes = Arc::new(routes(&settings)?);
-    let finder = Arc::new(Finder::new(means(&settings)?, settings.port));
+    let finder = Arc::new(Finder::new(
+        means(&settings)?,
+        settings.port,
+        policies(&settings)?,
+    ));
     let names: Vec<String> = (0..routes.queues())
         .map(|at| routes.name(QueueId(at as u16)).to_owned())
         .collect();
     let gauges = Arc::new(Gauges::new(&names));
+    let tls = Tls::new(settings.tls_files.clone()).map_err(StartError::Tls)?;
     let (book, entries) = unbounded();
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
-    let shared = Arc::new(Shared::new(settings, store, book, gauges));
+    let shared = Arc::new(Shared::new(settings, tls, store, book, gauges));
     let (questions, asked) = unbounded();
     let ways = Ways {
         questions,
@@ -110,8 +118,8 @@ pub fn start(
     };
     let relay = shared
         .settings
-        .relay
-        .as_ref()
+        .relays
+        .first()
         .map(|relay| relay.host.clone());
     let router = Router::new(Arc::clone(&routes), relay, inboxes.clone());
     let destinations = router.names();
@@ -215,6 +223,11 @@ impl Running {
         }
     }
 
+    /// What makes it useless to go on, if anything does: a relay that does not accept our credentials.
+    pub fn trouble(&self) -> Option<&str> {
+        self.shared.trouble()
+    }
+
     /// True if no server anywhere answers: the port is blocked here.
     pub fn is_blocked(&self) -> bool {
         self.shared
@@ -293,8 +306,8 @@ fn routes(settings: &Settings) -> Result<RouteTable, StartError> {
 }
 
 fn means(settings: &Settings) -> Result<Means, StartError> {
-    if let Some(relay) = &settings.relay {
-        return Ok(Means::Relay(relay.clone()));
+    if !settings.relays.is_empty() {
+        return Ok(Means::Relays(settings.relays.clone()));
     }
     let resolver = Resolver::start(ResolverSettings {
         servers: settings.dns.clone(),
@@ -305,6 +318,22 @@ fn means(settings: &Settings) -> Result<Means, StartError> {
     resolver
         .map(|resolver| Means::Dns(Box::new(resolver)))
         .map_err(|error| StartError::Resolver(error.to_string()))
+}
+
+fn policies(settings: &Settings) -> Result<Policies, StartError> {
+    let rule = |domain: &DomainSettings| QueueRule {
+        name: domain.pattern.clone(),
+        domains: vec![domain.pattern.clone()],
+        mx: Vec::new(),
+    };
+    let rules: Vec<QueueRule> = settings.domains.iter().map(rule).collect();
+    let domains = RouteTable::new(&rules).map_err(|error| StartError::Routes(error.to_string()))?;
+    Ok(Policies {
+        general: settings.tls,
+        queues: settings.queues.iter().map(|queue| queue.tls).collect(),
+        domains,
+        of_domains: settings.domains.iter().map(|domain| domain.tls).collect(),
+    })
 }
 
 fn permit_table(settings: &Settings) -> PermitTable {
@@ -375,7 +404,7 @@ impl ResolverThread {
     }
 
     fn resolve(&self, name: &str, asker: QueueId) -> Resolution<Arc<super::resolve::Exchange>> {
-        match self.finder.find(name) {
+        match self.finder.find(name, asker) {
             Ok((site, exchange)) => {
                 let hosts = exchange.plan.hosts.iter().map(|host| &*host.name);
                 let queue = self

@@ -11,16 +11,12 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use super::settings::Timeouts;
-use crate::dns::MxAddress;
-use crate::mail::{SiteId, Stage, Verdict};
-use crate::net::{Wire, WireError};
-use crate::smtp::conversation::{Conversation, Next};
-use crate::smtp::dot;
-use crate::smtp::meaning::Lost;
-use crate::smtp::pipeline::{Framing, Pipelining};
-use crate::smtp::reply::{Garbled, Progress, ReplyParser};
-use crate::smtp::settings::Settings as ConversationSettings;
-use crate::smtp::transaction::{Mail, TransactionEnd};
+use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
+use crate::net::{Tls, Wire, WireError};
+use crate::smtp::{
+    self, Conversation, Framing, Garbled, Lost, Mail, Next, Pipelining, Progress, ReplyParser,
+    TlsPolicy, TransactionEnd, dot,
+};
 
 /// How long a reply is looked for after the content could not be written: it says why (RFC 5321 allows a server to
 /// refuse before the end of the content), and it has mostly arrived already.
@@ -33,12 +29,15 @@ pub struct Session {
     pub site: SiteId,
     /// The server's name.
     pub mx: Arc<str>,
-    /// The server's address.
-    pub ip: IpAddr,
+    /// The server's address, if it has one.
+    pub ip: Option<IpAddr>,
+    /// How the session is protected; empty: it is not.
+    pub tls: Arc<str>,
     wire: Wire,
     conversation: Conversation,
     parser: ReplyParser,
     level_max: Pipelining,
+    verify: bool,
     timeouts: Timeouts,
     data_rate_min: u64,
     opened_at: Instant,
@@ -48,6 +47,8 @@ pub struct Session {
 /// What a transaction needs next.
 #[derive(Debug)]
 pub enum Turn {
+    /// The handshake is due.
+    Handshake,
     /// The server waits for the content: [`Session::send_body`].
     Body,
     /// A transaction is over.
@@ -61,54 +62,99 @@ pub enum Turn {
 /// How a session is to be held.
 #[derive(Clone, Debug)]
 pub struct Manner {
-    /// Our name in EHLO.
-    pub hello: String,
-    /// How far to run ahead of the server at most; a session starts at classic pipelining.
-    pub level: Pipelining,
-    /// Recipients of one transaction, at most.
-    pub recipients_max: usize,
+    /// What the conversation is told.
+    pub conversation: smtp::Settings,
+    /// How far to run ahead of the server at most, once it has proved that it keeps up.
+    pub level_max: Pipelining,
+    /// The server's certificate must fit its name.
+    pub verify: bool,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// The least rate at which the server must take content, in bytes per second.
     pub data_rate_min: u64,
 }
 
+/// Whom a session is with.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The site it belongs to.
+    pub site: SiteId,
+    /// The server's name.
+    pub mx: Arc<str>,
+    /// The server's address, if it has one.
+    pub ip: Option<IpAddr>,
+}
+
 impl Session {
-    /// Greeting and EHLO on a connection just opened.
+    /// TLS if it is due at once, greeting, EHLO, STARTTLS and AUTH on a connection just opened.
     ///
     /// # Errors
-    /// The verdict for the mail that was to be sent over it; its scope is the host.
-    pub fn open(
-        stream: Socket,
-        site: SiteId,
-        place: &MxAddress,
-        manner: Manner,
-    ) -> Result<Session, Verdict> {
-        let settings = ConversationSettings {
-            level: manner.level.min(Pipelining::Classic),
-            recipients_max: manner.recipients_max,
-            ..ConversationSettings::new(manner.hello)
-        };
+    /// The verdict for the mail that was to be sent over it; its scope is the host, or local if it is our fault.
+    pub fn open(stream: Socket, peer: Peer, manner: Manner, tls: &Tls) -> Result<Session, Verdict> {
+        let is_implicit = manner.conversation.tls == TlsPolicy::Implicit;
         let conversation =
-            Conversation::new(settings).map_err(|bad| unsayable(&bad.to_string()))?;
+            Conversation::new(manner.conversation).map_err(|bad| unsayable(&bad.to_string()))?;
         let mut session = Session {
-            site,
-            mx: Arc::clone(&place.host),
-            ip: place.address,
+            site: peer.site,
+            mx: peer.mx,
+            ip: peer.ip,
+            tls: "".into(),
             wire: Wire::new(stream),
             conversation,
             parser: ReplyParser::new(),
-            level_max: manner.level,
+            level_max: manner.level_max,
+            verify: manner.verify,
             timeouts: manner.timeouts,
             data_rate_min: manner.data_rate_min,
             opened_at: Instant::now(),
             stuffed: Vec::new(),
         };
-        match session.turn() {
-            Turn::Ready => Ok(session),
-            Turn::Closed(Some(why)) => Err(why),
-            other => unreachable!("a session that opens is ready or closed, not {other:?}"),
+        if is_implicit {
+            session
+                .shake_hands(tls)
+                .map_err(|text| no_handshake(&text))?;
         }
+        loop {
+            match session.turn() {
+                Turn::Ready => return Ok(session),
+                Turn::Handshake => session.start_tls(tls),
+                Turn::Closed(Some(why)) => return Err(why),
+                other => unreachable!("a session that opens is ready or closed, not {other:?}"),
+            }
+        }
+    }
+
+    /// STARTTLS was answered 220. A byte that is there already came in clear and must not be taken for what comes
+    /// encrypted (CVE-2021-38371): the session ends.
+    fn start_tls(&mut self, tls: &Tls) {
+        if !self.wire.input().is_empty() {
+            return self.conversation.on_garbled(Garbled::Surplus);
+        }
+        match self.shake_hands(tls) {
+            Ok(()) => self.conversation.tls_started(),
+            Err(text) => self.conversation.tls_failed(&text),
+        }
+    }
+
+    fn shake_hands(&mut self, tls: &Tls) -> Result<(), String> {
+        let deadline = Instant::now() + self.timeouts.starttls;
+        let agreed = self.wire.start_tls(tls, &self.mx, self.verify, deadline)?;
+        self.tls = agreed.to_string().into();
+        Ok(())
+    }
+
+    /// True if the session is protected as `policy` asks for.
+    pub fn satisfies(&self, policy: TlsPolicy) -> bool {
+        match policy {
+            TlsPolicy::None | TlsPolicy::May => true,
+            TlsPolicy::Require | TlsPolicy::Implicit => self.conversation.is_in_tls(),
+            TlsPolicy::Verify => self.conversation.is_in_tls() && self.verify,
+        }
+    }
+
+    /// True if BDAT went wrong in a way that was not the mail's fault.
+    pub fn is_chunking_suspect(&self) -> bool {
+        self.conversation.is_chunking_suspect()
     }
 
     /// Begins a transaction. The session must be ready.
@@ -148,9 +194,8 @@ impl Session {
         loop {
             match self.conversation.next() {
                 Next::Await(stage) => self.exchange(stage),
+                Next::StartTls => return Turn::Handshake,
                 Next::SendBody(_) => return Turn::Body,
-                // The settings above never ask for TLS.
-                Next::StartTls => self.conversation.tls_failed("no TLS was asked for"),
                 Next::Done(end) => return Turn::Done(end),
                 Next::Closed(why) => return Turn::Closed(why),
                 Next::Ready if self.wire.input().is_empty() => return Turn::Ready,
@@ -203,7 +248,8 @@ impl Session {
         }
     }
 
-    /// Writes the content, its final dot and what was given ahead, in one flight. Call it at [`Turn::Body`].
+    /// Writes the content, its final dot and what was given ahead, in one flight; or the commands and the content as one
+    /// chunk (RFC 3030). Call it at [`Turn::Body`].
     pub fn send_body(&mut self, content: &[u8]) {
         let mut stuffed = std::mem::take(&mut self.stuffed);
         stuffed.clear();
@@ -214,9 +260,9 @@ impl Session {
         } else {
             content
         };
-        let end = if is_chunk { b"" } else { dot::end_of(body) };
+        let end: &[u8] = if is_chunk { b"" } else { dot::end_of(body) };
         let before = std::mem::take(self.conversation.output());
-        let until_dot = before.len() + body.len() + end.len();
+        let until_end = before.len() + body.len() + end.len();
         let mut parts =
             [&before[..], body, end, self.conversation.output_after_dot()].map(IoSlice::new);
         let slowest = Duration::from_secs(body.len() as u64 / self.data_rate_min.max(1));
@@ -224,7 +270,7 @@ impl Session {
         match self.wire.send(&mut parts, deadline) {
             Ok(()) => self.conversation.body_sent(),
             Err((sent, error)) => {
-                if sent >= until_dot {
+                if sent >= until_end {
                     self.conversation.body_sent();
                 }
                 self.look_for_early_reply(&error);
@@ -268,7 +314,9 @@ impl Session {
         let t = &self.timeouts;
         match stage {
             Stage::Greeting => t.greeting,
-            Stage::Ehlo | Stage::StartTls | Stage::Auth => t.ehlo,
+            Stage::Ehlo => t.ehlo,
+            Stage::StartTls => t.starttls,
+            Stage::Auth => t.auth,
             Stage::Mail => t.mail,
             Stage::Rcpt => t.rcpt,
             Stage::Data => t.data,
@@ -314,13 +362,24 @@ fn is_reset(error: &io::Error) -> bool {
 }
 
 fn unsayable(reason: &str) -> Verdict {
-    let code = crate::mail::Enhanced::new(5, 5, 4);
     let text = format!("our own name for EHLO cannot be used: {reason}");
     Verdict::own(
-        crate::mail::Status::Deferred,
-        crate::mail::Scope::Local,
+        Status::Deferred,
+        Scope::Local,
         Stage::Ehlo,
-        code,
+        Enhanced::new(4, 5, 4),
+        &text,
+    )
+}
+
+/// RFC 3463 3.8: x.7.5 is a cryptographic failure.
+fn no_handshake(text: &str) -> Verdict {
+    let text = format!("the TLS handshake failed: {text}");
+    Verdict::own(
+        Status::Deferred,
+        Scope::Host,
+        Stage::StartTls,
+        Enhanced::new(4, 7, 5),
         &text,
     )
 }

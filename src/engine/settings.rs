@@ -6,6 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::net::TlsFiles;
+use crate::smtp::settings::BDAT_BYTES_MAX;
+use crate::smtp::{Credentials, Dsn, Protocol, TlsPolicy};
+
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -18,8 +22,24 @@ pub struct Settings {
     pub port: u16,
     /// The addresses connections are made from, spread; empty = the system's choice.
     pub bind: Vec<IpAddr>,
-    /// A relay that takes all mail instead of the MX hosts.
-    pub relay: Option<Relay>,
+    /// Relays that take all mail instead of the MX hosts, in order of preference.
+    pub relays: Vec<Relay>,
+    /// Mail is spread over the relays instead of going to the first that answers.
+    pub relay_spread: bool,
+    /// Who we are to the relays.
+    pub credentials: Option<Credentials>,
+    /// The credentials may be sent without TLS.
+    pub auth_in_clear: bool,
+    /// Whether sessions are protected, where neither queue nor domain says otherwise.
+    pub tls: TlsPolicy,
+    /// Certificates.
+    pub tls_files: TlsFiles,
+    /// Policies of single domains.
+    pub domains: Vec<DomainSettings>,
+    /// Content up to this many bytes may leave by BDAT where that saves a round trip; 0: never.
+    pub bdat_bytes_max: u64,
+    /// Notifications that are asked for, where servers offer them.
+    pub dsn: Option<Dsn>,
     /// Whether loopback addresses may be used as MX hosts.
     pub allow_loopback: bool,
     /// Name servers; empty = the system's.
@@ -57,6 +77,21 @@ pub struct Relay {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// It speaks TLS from the first byte.
+    pub implicit_tls: bool,
+    /// It listens on this socket of the machine instead.
+    pub socket: Option<PathBuf>,
+}
+
+/// What is special about a domain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainSettings {
+    /// The domain, or `.suffix` for all below it.
+    pub pattern: String,
+    /// Whether sessions for its mail are protected.
+    pub tls: TlsPolicy,
 }
 
 /// A specific queue of the configuration.
@@ -72,6 +107,8 @@ pub struct QueueSettings {
     pub workers_max: Option<u32>,
     /// Sessions per site, at most; `None` = the general setting.
     pub sessions_per_site: Option<u32>,
+    /// Whether sessions are protected; `None` = the general setting.
+    pub tls: Option<TlsPolicy>,
 }
 
 /// Deadlines, each for the whole of its stage.
@@ -83,6 +120,10 @@ pub struct Timeouts {
     pub greeting: Duration,
     /// EHLO and HELO.
     pub ehlo: Duration,
+    /// STARTTLS, and the handshake.
+    pub starttls: Duration,
+    /// Each step of AUTH.
+    pub auth: Duration,
     /// MAIL.
     pub mail: Duration,
     /// RCPT.
@@ -118,7 +159,15 @@ impl Default for Settings {
             hello: None,
             port: 25,
             bind: Vec::new(),
-            relay: None,
+            relays: Vec::new(),
+            relay_spread: false,
+            credentials: None,
+            auth_in_clear: false,
+            tls: TlsPolicy::May,
+            tls_files: TlsFiles::default(),
+            domains: Vec::new(),
+            bdat_bytes_max: BDAT_BYTES_MAX,
+            dsn: None,
             allow_loopback: false,
             dns: Vec::new(),
             dns_timeout: 10 * SECOND,
@@ -143,6 +192,8 @@ impl Default for Timeouts {
             connect: 10 * SECOND,
             greeting: MINUTE,
             ehlo: MINUTE,
+            starttls: MINUTE,
+            auth: MINUTE,
             mail: MINUTE,
             rcpt: 2 * MINUTE,
             data: 2 * MINUTE,
@@ -172,6 +223,8 @@ impl Timeouts {
             &mut self.connect,
             &mut self.greeting,
             &mut self.ehlo,
+            &mut self.starttls,
+            &mut self.auth,
             &mut self.mail,
             &mut self.rcpt,
             &mut self.data,

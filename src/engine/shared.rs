@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crossbeam_channel::Sender;
 use socket2::Socket;
@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::status::Gauges;
 use crate::batch::BatchStore;
 use crate::mail::{QueueId, WorkerId};
+use crate::net::Tls;
 
 /// Shared by all threads of a run.
 #[derive(Debug)]
@@ -32,13 +33,17 @@ pub struct Shared {
     pub hosts: Hosts,
     /// Whether anybody can be reached.
     pub reach: Reach,
+    /// TLS connectors.
+    pub tls: Tls,
     stopping: AtomicBool,
+    trouble: OnceLock<String>,
 }
 
 impl Shared {
     /// Puts it together.
     pub fn new(
         settings: Settings,
+        tls: Tls,
         store: Arc<BatchStore>,
         book: Sender<Entry>,
         gauges: Arc<Gauges>,
@@ -51,8 +56,20 @@ impl Shared {
             sockets: Sockets::default(),
             hosts: Hosts::default(),
             reach: Reach::default(),
+            tls,
             stopping: AtomicBool::new(false),
+            trouble: OnceLock::new(),
         }
+    }
+
+    /// Something that makes it useless to go on; the first of its kind is kept.
+    pub fn despair(&self, why: &str) {
+        let _ = self.trouble.set(why.to_owned());
+    }
+
+    /// What [`Shared::despair`] was told.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.get().map(String::as_str)
     }
 
     /// No new transaction from now on.

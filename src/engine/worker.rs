@@ -136,7 +136,7 @@ impl Worker {
         let ours = self
             .session
             .as_ref()
-            .is_some_and(|session| session.site == site);
+            .is_some_and(|session| session.site == site && session.satisfies(exchange.tls));
         if ours && self.is_session_fit(true) {
             return true;
         }
@@ -186,8 +186,13 @@ impl Worker {
 
     fn drop_session(&mut self) -> Option<SiteId> {
         let session = self.session.take()?;
-        if let Some(level) = session.suspected_level() {
-            self.shared.hosts.suspect(session.ip, level);
+        if let Some(ip) = session.ip {
+            if let Some(level) = session.suspected_level() {
+                self.shared.hosts.suspect(ip, level);
+            }
+            if session.is_chunking_suspect() {
+                self.shared.hosts.chunking_failed(ip);
+            }
         }
         let site = session.site;
         session.close();
@@ -203,7 +208,7 @@ impl Worker {
         let mut parcel = std::mem::take(&mut self.parcel);
         let loaded = self.load(&mut parcel);
         if loaded && let Some(session) = &mut self.session {
-            session.begin(&parcel.mail());
+            session.begin(&parcel.mail(self.shared.settings.dsn.as_ref()));
         }
         self.parcel = parcel;
         loaded
@@ -243,7 +248,7 @@ impl Worker {
                     self.next.clear();
                     return;
                 }
-                Turn::Ready => unreachable!("a transaction ends with its ends"),
+                Turn::Ready | Turn::Handshake => unreachable!("a transaction ends with its ends"),
                 Turn::Closed(_) => {
                     self.drop_session();
                     return;
@@ -273,10 +278,9 @@ impl Worker {
         }
         let mut next = std::mem::take(&mut self.next);
         if self.load(&mut next)
-            && !self
-                .session
-                .as_mut()
-                .is_some_and(|session| session.begin_ahead(&next.mail()))
+            && !self.session.as_mut().is_some_and(|session| {
+                session.begin_ahead(&next.mail(self.shared.settings.dsn.as_ref()))
+            })
         {
             self.desk.put_back(&next.envelopes);
             next.clear();
@@ -338,7 +342,8 @@ impl Worker {
         match &self.session {
             Some(session) => Via {
                 mx: Arc::clone(&session.mx),
-                ip: Some(session.ip),
+                ip: session.ip,
+                tls: Arc::clone(&session.tls),
                 ..no_way(self.queue)
             },
             None => no_way(self.queue),

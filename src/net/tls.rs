@@ -11,7 +11,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use native_tls::{Certificate, HandshakeError, Identity, Protocol, TlsConnector, TlsStream};
@@ -35,8 +35,9 @@ pub struct TlsFiles {
 
 /// The connectors of a run.
 pub struct Tls {
-    accepting: TlsConnector,
-    verifying: TlsConnector,
+    files: TlsFiles,
+    accepting: OnceLock<Result<TlsConnector, TlsError>>,
+    verifying: OnceLock<Result<TlsConnector, TlsError>>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -46,7 +47,7 @@ impl std::fmt::Debug for Tls {
 }
 
 /// Why the connectors cannot be made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TlsError {
     /// Which file, if it is one's fault.
     pub path: Option<PathBuf>,
@@ -92,15 +93,33 @@ impl std::fmt::Display for Agreed {
 }
 
 impl Tls {
-    /// Makes the connectors.
+    /// Connectors with these files, each made when it is first needed; at once if there are files that may be wrong.
     ///
     /// # Errors
     /// A file that cannot be read or holds no certificate, or the library's refusal.
-    pub fn new(files: &TlsFiles) -> Result<Tls, TlsError> {
-        Ok(Tls {
-            accepting: connector(files, false)?,
-            verifying: connector(files, true)?,
-        })
+    pub fn new(files: TlsFiles) -> Result<Tls, TlsError> {
+        let check = files.ca.is_some() || files.identity.is_some();
+        let tls = Tls {
+            files,
+            accepting: OnceLock::new(),
+            verifying: OnceLock::new(),
+        };
+        if check {
+            tls.connector(true)?;
+        }
+        Ok(tls)
+    }
+
+    fn connector(&self, verify: bool) -> Result<&TlsConnector, TlsError> {
+        let place = if verify {
+            &self.verifying
+        } else {
+            &self.accepting
+        };
+        place
+            .get_or_init(|| connector(&self.files, verify))
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     /// Shakes hands as `name` is expected to, before `deadline`.
@@ -114,11 +133,7 @@ impl Tls {
         verify: bool,
         deadline: Instant,
     ) -> Result<(Box<TlsStream<Below>>, Agreed), String> {
-        let connector = if verify {
-            &self.verifying
-        } else {
-            &self.accepting
-        };
+        let connector = self.connector(verify).map_err(|error| error.to_string())?;
         let below = Below {
             stream,
             kept: Vec::new(),

@@ -47,18 +47,16 @@ fn a_time_without_a_unit_is_refused_where_it_stands() {
 
 #[test]
 fn what_config_prints_has_the_same_effect_when_read() {
-    let text = "hello = \"a.test\"\nrelay = \"[::1]:2525\"\nbind = [\"127.0.0.2\"]\ndns = [\"127.0.0.1:53\"]\nstate = \"/x\"\n\
+    let text = "hello = \"a.test\"\nrelay = [\"[::1]:2525\", \"lmtp:///run/x\", \"smtps://mx.test\"]\ntls = \"require\"\nbind = [\"127.0.0.2\"]\ndns = [\"127.0.0.1:53\"]\nstate = \"/x\"\n\
                 max_workers = 9\n[retry]\nmin = \"1500ms\"\n[queue.big]\ndomains = [\"a.test\"]\nmax_workers = 3\n";
     let settings = from_text(text).unwrap();
     let again = from_text(&to_toml(&settings)).unwrap();
     assert_eq!(format!("{settings:?}"), format!("{again:?}"));
     assert_eq!(settings.queues[0].workers_max, Some(3));
+    let relays: Vec<String> = settings.relays.iter().map(relay::to_text).collect();
     assert_eq!(
-        settings.relay,
-        Some(Relay {
-            host: "::1".into(),
-            port: 2525
-        })
+        relays,
+        ["[::1]:2525", "lmtp:///run/x", "smtps://mx.test:465"]
     );
 }
 
@@ -69,14 +67,14 @@ fn config_shows_every_key() {
         ..Settings::default()
     });
     let (_, message, _) = failure("nonsense = 1");
-    let tables = ["[timeouts]", "[retry]", "[queue.q]"]
+    let tables = ["[timeouts]", "[retry]", "[queue.q]", "[dsn]"]
         .map(|table| failure(&format!("{table}\nnonsense = 1")).1);
     for list in tables.iter().chain([&message]) {
         for key in list
             .split('`')
             .skip(3)
             .step_by(2)
-            .filter(|key| !["timeouts", "retry", "queue"].contains(key))
+            .filter(|key| !["timeouts", "retry", "queue", "dsn", "domain"].contains(key))
         {
             assert!(
                 all.contains(&format!("{key} = ")),
@@ -111,28 +109,17 @@ fn limits_that_could_never_send_are_refused() {
 }
 
 #[test]
-fn relays_are_names_or_addresses_with_a_port() {
-    assert_eq!(
-        relay("mx.test").unwrap(),
-        Relay {
-            host: "mx.test".into(),
-            port: 25
-        }
-    );
-    assert_eq!(
-        relay("127.0.0.1:2525").unwrap(),
-        Relay {
-            host: "127.0.0.1".into(),
-            port: 2525
-        }
-    );
-    assert_eq!(
-        relay("::1").unwrap(),
-        Relay {
-            host: "::1".into(),
-            port: 25
-        }
-    );
+fn relays_are_names_addresses_or_sockets_with_a_scheme() {
+    for (text, shown) in [
+        ("mx.test", "mx.test:25"),
+        ("127.0.0.1:2525", "127.0.0.1:2525"),
+        ("::1", "[::1]:25"),
+        ("smtps://mx.test", "smtps://mx.test:465"),
+        ("lmtp://127.0.0.1:24", "lmtp://127.0.0.1:24"),
+        ("lmtp:///run/lmtp", "lmtp:///run/lmtp"),
+    ] {
+        assert_eq!(relay::to_text(&relay::relay(text).unwrap()), shown);
+    }
     for wrong in [
         "",
         ":25",
@@ -140,9 +127,52 @@ fn relays_are_names_or_addresses_with_a_port() {
         "mx.test:port",
         "a b:25",
         "mx\r\n:25",
+        "http://x",
+        "smtp:///run/x",
+        "smtps://",
     ] {
-        assert!(relay(wrong).is_err(), "{wrong}");
+        assert!(relay::relay(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn credentials_that_others_can_read_are_refused_and_never_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |text: &str, mode: u32| {
+        std::fs::write(file.path(), text).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        relay::credentials(file.path())
+    };
+    let good = "user = \"u@x.test\"\npassword = \"s3cret\"\n";
+    assert!(
+        write(good, 0o644)
+            .unwrap_err()
+            .to_string()
+            .contains("others can read")
+    );
+    let credentials = write(good, 0o600).unwrap();
+    assert!(!format!("{credentials:?}").contains("s3cret"));
+    for bad in [
+        "user = \"u\"\npassword = s3cret",
+        "user = \"u\"",
+        "user = \"\"\npassword = \"s3cret\"",
+        "user = \"u\"\npassword = \"s3cret\"\ntoken = \"s3cret\"",
+    ] {
+        let message = write(bad, 0o600).unwrap_err().to_string();
+        assert!(!message.contains("s3cret"), "{message}");
+    }
+}
+
+#[test]
+fn notifications_are_never_or_some() {
+    assert!(dsn(None, &[DsnNotify::Never, DsnNotify::Delay], None, false).is_err());
+    assert!(dsn(None, &[], Some("a\r\nb".into()), false).is_err());
+    assert_eq!(dsn(None, &[], None, false).unwrap(), None);
+    let text = "[dsn]\nret = \"hdrs\"\nnotify = [\"failure\", \"delay\"]\nenvid = \"n17\"\n[domain.\".bank.test\"]\ntls = \"verify\"\n";
+    let settings = from_text(text).unwrap();
+    let again = from_text(&to_toml(&settings)).unwrap();
+    assert_eq!(format!("{settings:?}"), format!("{again:?}"));
 }
 
 #[test]
