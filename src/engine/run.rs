@@ -66,6 +66,7 @@ pub struct Running {
     reads_stdin: bool,
     keeper: JoinHandle<(Ledger, Option<io::Error>)>,
     others: Vec<JoinHandle<()>>,
+    resolvers: Vec<JoinHandle<()>>,
     over: Receiver<()>,
 }
 
@@ -124,7 +125,7 @@ pub fn start(
     let router = Router::new(Arc::clone(&routes), relay, inboxes.clone());
     let destinations = router.names();
     let no_dns = Arc::new(AtomicBool::new(false));
-    let mut others = Vec::new();
+    let (mut others, mut resolvers) = (Vec::new(), Vec::new());
     for (number, inbox) in receivers.into_iter().enumerate() {
         let id = QueueId(number as u16);
         let dispatcher =
@@ -144,7 +145,7 @@ pub fn start(
             no_dns: Arc::clone(&no_dns),
         };
         let asked = asked.clone();
-        others.push(thread(&format!("resolver {number}"), move || {
+        resolvers.push(thread(&format!("resolver {number}"), move || {
             pool.work(&asked)
         })?);
     }
@@ -177,6 +178,7 @@ pub fn start(
         reads_stdin,
         keeper,
         others,
+        resolvers,
         over,
     })
 }
@@ -261,7 +263,10 @@ impl Running {
         let read = if waits { self.intake.join().ok() } else { None };
         drop(self.inboxes);
         if read.is_some() {
-            for thread in self.others {
+            // A look-up that nobody waits for any more is no reason to wait, and it cannot be cut short.
+            let stopped = self.shared.is_stopping();
+            let resolvers = self.resolvers.into_iter().filter(|_| !stopped);
+            for thread in self.others.into_iter().chain(resolvers) {
                 let _ = thread.join();
             }
         }

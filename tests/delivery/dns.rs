@@ -203,6 +203,41 @@ fn a_domain_is_looked_up_once_for_all_its_mail() {
 }
 
 #[test]
+fn names_that_nobody_answers_for_hold_up_no_others() {
+    // A look-up may take a minute, and fifteen of them are never answered.
+    let zone = "SILENT silent.test\nSYNTHETIC\n";
+    let lab = Lab::new(zone, keeping(&[]));
+    let silent = (0..15).map(|n| format!("u@s{n}.silent.test"));
+    let fine = (0..30).map(|n| format!("u@d{n}.test"));
+    let program = lab.start(
+        &Batch::to_each(silent.chain(fine)),
+        &["--dns-timeout", "60s"],
+    );
+    lab.wait_until(|stats| stats.messages == 30);
+    let ended = program.terminate_for_good();
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    assert_eq!(
+        (
+            ended.count("delivered"),
+            ended.count("queued") + ended.count("deferred")
+        ),
+        (30, 15),
+        "{}",
+        ended.odd()
+    );
+}
+
+#[test]
+fn connections_are_made_from_the_address_that_was_asked_for() {
+    let lab = Lab::new(TWO, keeping(&[]));
+    let ended = lab.send(&Batch::to_domain("two.test", 3), &["--bind", "127.0.4.99"]);
+    lab.assert_all_delivered(&ended, 3);
+    let bound: IpAddr = "127.0.4.99".parse().unwrap();
+    assert!(lab.sink.messages().iter().all(|one| one.peer.ip() == bound));
+}
+
+#[test]
 fn a_relay_takes_the_mail_of_all_domains_without_dns() {
     let lab = Lab::new("", keeping(&[]));
     let relay = format!("127.0.4.9:{}", lab.sink.port());
