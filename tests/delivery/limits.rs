@@ -2,9 +2,12 @@
 //!
 //! The receiver holds replies back a little, so that work lasts long enough for all workers to come.
 
-use crate::batch::Batch;
-use crate::lab::{Lab, keeping};
+use std::time::Duration;
+
 use mailer::sink::SinkConfig;
+
+use crate::batch::Batch;
+use crate::lab::{Lab, SOON, keeping};
 
 /// Two servers of equal preference.
 const TWO_SERVERS: &str = "site.test MX 10 mx1.site.test\nsite.test MX 10 mx2.site.test\n\
@@ -63,6 +66,42 @@ fn the_maximum_of_the_process_is_never_exceeded() {
         &["--max-workers", "5"],
     );
     assert!((2..=5).contains(&open_max), "{open_max}");
+}
+
+#[test]
+fn the_maximum_of_the_process_holds_for_all_queues_together() {
+    // Nobody ends a session: what is open at the end is what was ever open.
+    let lab = Lab::new(TWO_SERVERS, keeping(&["stage=rcpt silence"]));
+    let config = lab.file("mailer.toml", "[queue.q]\ndomains = [\"site.test\"]\n");
+    let all = (0..60).map(|n| format!("u{n}@{}.test", ["site", "other"][n % 2]));
+    let arguments = ["--config", config.to_str().unwrap(), "--max-workers", "5"];
+    let program = lab.start(&Batch::to_each(all), &arguments);
+    lab.wait_until(|stats| stats.open == 5);
+    // Without the maximum there would be forty, and soon.
+    let more = lab
+        .sink
+        .wait_until(|stats| stats.open > 5, Duration::from_secs(1));
+    assert!(!more, "{}", lab.sink.stats());
+    let ended = program.terminate_for_good();
+    ended.assert_status(75);
+    assert_eq!(lab.sink.stats().open_max, 5);
+    assert_eq!((ended.count("delivered"), lab.received().len()), (0, 0));
+}
+
+#[test]
+fn a_server_that_limits_connections_gets_all_mail_through_those_it_allows() {
+    let config = SinkConfig {
+        connections_per_address_max: Some(3),
+        ..keeping(&["stage=dot delay=10ms"])
+    };
+    let lab = Lab::new("SYNTHETIC", config);
+    let ended = lab.send(&Batch::to_domain("few.test", 200), &SOON);
+    lab.assert_all_delivered(&ended, 200);
+    assert!(
+        lab.sink.stats().connections_refused > 0,
+        "{}",
+        lab.sink.stats()
+    );
 }
 
 #[test]

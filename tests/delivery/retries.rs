@@ -107,6 +107,37 @@ fn greylisted_mail_is_all_delivered_by_the_second_attempt() {
 }
 
 #[test]
+fn a_storm_of_faults_loses_nobody_and_sends_nobody_anything_twice() {
+    let stages = ["greeting", "ehlo", "mail", "rcpt", "data"];
+    let mut rules = vec!["stage=connect drop chance=0.03".to_owned()];
+    for stage in stages {
+        rules.push(format!("stage={stage} drop chance=0.02"));
+        rules.push(format!(
+            "stage={stage} reply=\"421 4.3.2 closing\" chance=0.02"
+        ));
+        rules.push(format!(
+            "stage={stage} reply=\"451 4.3.0 later\" chance=0.02"
+        ));
+    }
+    rules.push("stage=dot reply=\"451 4.3.0 later\" chance=0.05".to_owned());
+    let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+    let lab = Lab::with_rules(&rules);
+    let mut batch = Batch::default();
+    for n in 0..700 {
+        let recipients = [0, 1, 7].map(|step| format!("u{n}@d{}.test", (n + step) % 20));
+        batch.add(&recipients.each_ref().map(String::as_str));
+    }
+    let ended = lab.send(&batch, &["--retry-min", "20ms", "--retry-max", "200ms"]);
+    lab.assert_all_delivered(&ended, 2100);
+    assert!(
+        ended
+            .rows
+            .iter()
+            .any(|row| row.attempts.parse::<u32>().unwrap() > 1)
+    );
+}
+
+#[test]
 fn a_limit_of_messages_per_session_is_nobodys_fault() {
     let config = SinkConfig {
         messages_per_connection_max: Some(5),

@@ -67,6 +67,21 @@ fn what_was_cut_before_its_content_is_deferred_and_not_in_doubt() {
 }
 
 #[test]
+fn the_time_that_was_given_ends_the_run_as_a_signal_does() {
+    let lab = Lab::with_rules(&["stage=dot delay=500ms"]);
+    let program = lab.start(
+        &Batch::to_domain("a.test", 400),
+        &["--max-workers", "4", "--run-for", "2s"],
+    );
+    let ended = program.wait();
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    // At this rate all of it would take fifty seconds.
+    assert!(ended.count("queued") > 0, "{}", ended.odd());
+    assert_eq!(ended.count("queued") + ended.count("delivered"), 400);
+}
+
+#[test]
 fn a_signal_ends_the_wait_for_retries() {
     let lab = Lab::with_rules(&["domain=later.test stage=rcpt reply=\"451 4.7.1 later\""]);
     // The first retry is due in five minutes.
