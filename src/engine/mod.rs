@@ -9,7 +9,7 @@
 //! | `worker`, `desk`, `parcel` | a worker's thread; the envelopes it answers for; the message it sends |
 //! | `dial`, `session` | opening a session; the blocking driver of one |
 //! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
-//! | `resolve` | the resolver pool's work |
+//! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
 //! | `book` | the ledger's thread |
 //! | `settings`, `status` | what a run is told; what is seen of it |
@@ -23,6 +23,7 @@ pub mod dial;
 pub mod hosts;
 pub mod parcel;
 pub mod permits;
+pub mod pool;
 pub mod queue;
 pub mod reach;
 pub mod resolve;

@@ -1,8 +1,8 @@
 //! A run: all threads put together, from the opened batch to the kept ledger.
 //!
-//! Threads: intake, router, one per queue with its workers, the resolver pool, and the ledger's. This is the only place
-//! that starts them, queues' workers aside. Channels between them are unbounded but for intake to router, so that no
-//! cycle of full channels can stand still.
+//! Threads: intake, router, one per queue with its workers, the resolver pool, and the ledger's. All of them start here,
+//! but queues start their workers and the resolver pool grows by itself. Channels between them are unbounded but for
+//! intake to router, so that no cycle of full channels can stand still.
 //!
 //! The run ends when the ledger has heard that the batch is read and every recipient is settled for this run. Then the
 //! queues are told that no more mail comes, retire their workers and end.
@@ -18,9 +18,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::book::{self, Entry};
 use super::permits::SharedPermits;
-use super::queue::{Inbox, Question, QueueThread, Ways};
+use super::pool::{Crew, Pool};
+use super::queue::{Inbox, QueueThread, Ways};
 use super::resolve::{Finder, Means, Policies};
-use super::router::{self, DestinationNames, ReadEnd, Router};
+use super::router::{self, ReadEnd, Router};
 use super::settings::{DomainSettings, QueueSettings, Settings};
 use super::shared::Shared;
 use super::status::Gauges;
@@ -29,14 +30,14 @@ use crate::dns::{Resolver, ResolverSettings};
 use crate::ledger::Ledger;
 use crate::mail::QueueId;
 use crate::net::{Tls, TlsError};
-use crate::queue::event::{Event, Resolution, Route};
+use crate::queue::event::Event;
 use crate::queue::permits::PermitTable;
 use crate::queue::{Dispatcher, DispatcherConfig};
 use crate::retry::{InDoubt, RetryPolicy};
 use crate::route::{QueueRule, RouteTable};
 
-/// Threads that look up destinations.
-const RESOLVERS: usize = 16;
+/// A look-up is a question asked so often, each time for its share of the time it may take.
+const DNS_ATTEMPTS: u32 = 3;
 /// Chunks of messages that intake may be ahead of the router.
 const CHUNKS_AHEAD: usize = 16;
 
@@ -66,7 +67,6 @@ pub struct Running {
     reads_stdin: bool,
     keeper: JoinHandle<(Ledger, Option<io::Error>)>,
     others: Vec<JoinHandle<()>>,
-    resolvers: Vec<JoinHandle<()>>,
     over: Receiver<()>,
 }
 
@@ -95,11 +95,7 @@ pub fn start(
 ) -> Result<Running, StartError> {
     let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
     let routes = Arc::new(routes(&settings)?);
-    let finder = Arc::new(Finder::new(
-        means(&settings)?,
-        settings.port,
-        policies(&settings)?,
-    ));
+    let finder = Finder::new(means(&settings)?, settings.port, policies(&settings)?);
     let names: Vec<String> = (0..routes.queues())
         .map(|at| routes.name(QueueId(at as u16)).to_owned())
         .collect();
@@ -125,7 +121,7 @@ pub fn start(
     let router = Router::new(Arc::clone(&routes), relay, inboxes.clone());
     let destinations = router.names();
     let no_dns = Arc::new(AtomicBool::new(false));
-    let (mut others, mut resolvers) = (Vec::new(), Vec::new());
+    let mut others = Vec::new();
     for (number, inbox) in receivers.into_iter().enumerate() {
         let id = QueueId(number as u16);
         let dispatcher =
@@ -135,20 +131,17 @@ pub fn start(
     }
     let permits = Arc::clone(&ways.permits);
     drop(ways);
-    for number in 0..RESOLVERS {
-        let pool = ResolverThread {
-            finder: Arc::clone(&finder),
-            routes: Arc::clone(&routes),
-            names: Arc::clone(&destinations),
-            inboxes: inboxes.clone(),
-            shared: Arc::clone(&shared),
-            no_dns: Arc::clone(&no_dns),
-        };
-        let asked = asked.clone();
-        resolvers.push(thread(&format!("resolver {number}"), move || {
-            pool.work(&asked)
-        })?);
-    }
+    let pool = Pool {
+        finder,
+        routes: Arc::clone(&routes),
+        names: destinations,
+        inboxes: inboxes.clone(),
+        shared: Arc::clone(&shared),
+        no_dns: Arc::clone(&no_dns),
+        asked,
+        crew: Crew::default(),
+    };
+    pool.start().map_err(StartError::Thread)?;
     let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
     others.push(thread("router", move || router.work(&from_intake))?);
     let reading = Arc::clone(&shared);
@@ -178,7 +171,6 @@ pub fn start(
         reads_stdin,
         keeper,
         others,
-        resolvers,
         over,
     })
 }
@@ -263,10 +255,7 @@ impl Running {
         let read = if waits { self.intake.join().ok() } else { None };
         drop(self.inboxes);
         if read.is_some() {
-            // A look-up that nobody waits for any more is no reason to wait, and it cannot be cut short.
-            let stopped = self.shared.is_stopping();
-            let resolvers = self.resolvers.into_iter().filter(|_| !stopped);
-            for thread in self.others.into_iter().chain(resolvers) {
+            for thread in self.others {
                 let _ = thread.join();
             }
         }
@@ -283,7 +272,8 @@ impl Running {
     }
 }
 
-fn stop_all(shared: &Shared, inboxes: &[Sender<Inbox>]) {
+/// No new transaction in any queue from now on.
+pub(super) fn stop_all(shared: &Shared, inboxes: &[Sender<Inbox>]) {
     shared.stop();
     for inbox in inboxes {
         let _ = inbox.send(Event::Stop);
@@ -316,7 +306,8 @@ fn means(settings: &Settings) -> Result<Means, StartError> {
     }
     let resolver = Resolver::start(ResolverSettings {
         servers: settings.dns.clone(),
-        timeout: settings.dns_timeout,
+        timeout: settings.dns_timeout / DNS_ATTEMPTS,
+        attempts: DNS_ATTEMPTS as usize,
         allow_loopback: settings.allow_loopback,
         ..ResolverSettings::default()
     });
@@ -376,67 +367,5 @@ fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherConfig {
         idle: settings.idle,
         retry,
         ..DispatcherConfig::new(id, workers_max)
-    }
-}
-
-/// One thread of the resolver pool.
-struct ResolverThread {
-    finder: Arc<Finder>,
-    routes: Arc<RouteTable>,
-    names: DestinationNames,
-    inboxes: Vec<Sender<Inbox>>,
-    shared: Arc<Shared>,
-    no_dns: Arc<AtomicBool>,
-}
-
-impl ResolverThread {
-    fn work(self, questions: &Receiver<Question>) {
-        for question in questions {
-            let Some(name) = self.names.get(question.destination.index()) else {
-                continue;
-            };
-            let resolution = self.resolve(name, question.queue);
-            let event = Event::Resolved {
-                destination: question.destination,
-                resolution,
-            };
-            let _ = self.inboxes[question.queue.index()].send(event);
-            // After the answer, so that what waited for it is left with its reason.
-            if self.no_dns.load(Relaxed) && !self.shared.is_stopping() {
-                stop_all(&self.shared, &self.inboxes);
-            }
-        }
-    }
-
-    fn resolve(&self, name: &str, asker: QueueId) -> Resolution<Arc<super::resolve::Exchange>> {
-        match self.finder.find(name, asker) {
-            Ok((site, exchange)) => {
-                let hosts = exchange.plan.hosts.iter().map(|host| &*host.name);
-                let queue = self
-                    .routes
-                    .queue_of_hosts(hosts)
-                    .filter(|_| asker == QueueId::GENERAL);
-                let expires = Instant::now() + exchange.plan.ttl.max(Duration::from_secs(1));
-                Resolution::Known {
-                    route: Route {
-                        site,
-                        plan: Arc::new(exchange),
-                        expires,
-                    },
-                    queue,
-                }
-            }
-            Err(failure) => {
-                if failure.is_no_server() && !self.finder.has_answer() {
-                    self.no_dns.store(true, Relaxed);
-                }
-                let verdict = Arc::new(failure.verdict(name));
-                if failure.is_soft() {
-                    Resolution::Failed(verdict)
-                } else {
-                    Resolution::Refused(verdict)
-                }
-            }
-        }
     }
 }

@@ -1,0 +1,218 @@
+//! The resolver pool's threads: few while the DNS answers, more while it keeps them waiting.
+//!
+//! A name that nobody answers for holds a thread until the look-up times out, and a batch may have hundreds of them. Mail
+//! for others must not wait behind them: the thread that finds all others busy waits a moment for one to become free,
+//! and if none does, the pool doubles.
+//!
+//! INVARIANTS: never more than [`THREADS_MAX`] threads; a question is answered once, unless the run is stopping, when
+//! nobody waits for the answer; the threads end when nobody can ask any more, and nobody waits for their end, since a
+//! look-up cannot be cut short.
+//!
+//! Limits: so many names at once that are never answered still hold the others up, for one time-out at a time.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::queue::{Inbox, Question};
+use super::resolve::{Exchange, Finder};
+use super::router::DestinationNames;
+use super::run::stop_all;
+use super::shared::Shared;
+use crate::mail::QueueId;
+use crate::queue::event::{Event, Resolution, Route};
+use crate::route::RouteTable;
+
+/// Threads at the start.
+const THREADS: usize = 16;
+/// Threads at most.
+const THREADS_MAX: usize = 512;
+/// A pool of which no thread became free for so long grows.
+const STUCK_AFTER: Duration = Duration::from_millis(100);
+/// Room for the resolver's futures, which are polled on these threads.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// What the threads of the pool share.
+pub struct Pool {
+    /// Finds exchanges.
+    pub finder: Finder,
+    /// Which queue handles what.
+    pub routes: Arc<RouteTable>,
+    /// The destinations' names.
+    pub names: DestinationNames,
+    /// All queues' inboxes.
+    pub inboxes: Vec<Sender<Inbox>>,
+    /// What all threads of the run share.
+    pub shared: Arc<Shared>,
+    /// Set when no name server answers at all.
+    pub no_dns: Arc<AtomicBool>,
+    /// What is to be looked up.
+    pub asked: Receiver<Question>,
+    /// The threads.
+    pub crew: Crew,
+}
+
+/// How many threads there are, and how many of them look something up.
+#[derive(Debug, Default)]
+pub struct Crew {
+    counts: Mutex<Counts>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    threads: usize,
+    busy: usize,
+}
+
+impl Pool {
+    /// Starts the first threads.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn start(self) -> io::Result<()> {
+        Arc::new(self).grow(THREADS)
+    }
+
+    fn grow(self: &Arc<Pool>, by: usize) -> io::Result<()> {
+        for _ in 0..by {
+            let pool = Arc::clone(self);
+            self.crew.counts().threads += 1;
+            let started = std::thread::Builder::new()
+                .name("resolver".into())
+                .stack_size(STACK_BYTES)
+                .spawn(move || pool.work());
+            if let Err(error) = started {
+                self.crew.counts().threads -= 1;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn work(self: Arc<Pool>) {
+        for question in &self.asked {
+            if self.shared.is_stopping() {
+                continue;
+            }
+            let missing = self.crew.begin();
+            // Those that cannot be started are missed only as long as the DNS keeps the others waiting.
+            let _ = self.grow(missing);
+            self.answer(&question);
+            self.crew.end();
+        }
+    }
+
+    fn answer(&self, question: &Question) {
+        let Some(name) = self.names.get(question.destination.index()) else {
+            return;
+        };
+        let resolution = self.resolve(name, question.queue);
+        let _ = self.inboxes[question.queue.index()].send(Event::Resolved {
+            destination: question.destination,
+            resolution,
+        });
+        // After the answer, so that what waited for it is left with its reason.
+        if self.no_dns.load(Relaxed) && !self.shared.is_stopping() {
+            stop_all(&self.shared, &self.inboxes);
+        }
+    }
+
+    fn resolve(&self, name: &str, asker: QueueId) -> Resolution<Arc<Exchange>> {
+        match self.finder.find(name, asker) {
+            Ok((site, exchange)) => {
+                let hosts = exchange.plan.hosts.iter().map(|host| &*host.name);
+                let queue = self
+                    .routes
+                    .queue_of_hosts(hosts)
+                    .filter(|_| asker == QueueId::GENERAL);
+                let expires = Instant::now() + exchange.plan.ttl.max(Duration::from_secs(1));
+                Resolution::Known {
+                    route: Route {
+                        site,
+                        plan: Arc::new(exchange),
+                        expires,
+                    },
+                    queue,
+                }
+            }
+            Err(failure) => {
+                if failure.is_no_server() && !self.finder.has_answer() {
+                    self.no_dns.store(true, Relaxed);
+                }
+                let verdict = Arc::new(failure.verdict(name));
+                if failure.is_soft() {
+                    Resolution::Failed(verdict)
+                } else {
+                    Resolution::Refused(verdict)
+                }
+            }
+        }
+    }
+}
+
+impl Crew {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread takes up a question. Returns how many threads the pool is to grow by.
+    fn begin(&self) -> usize {
+        let mut counts = self.counts();
+        counts.busy += 1;
+        if counts.threads >= THREADS_MAX {
+            return 0;
+        }
+        let all_busy = |counts: &mut Counts| counts.busy >= counts.threads;
+        let (counts, waited) = self
+            .freed
+            .wait_timeout_while(counts, STUCK_AFTER, all_busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            counts.threads.min(THREADS_MAX - counts.threads)
+        } else {
+            0
+        }
+    }
+
+    /// It has answered.
+    fn end(&self) {
+        self.counts().busy -= 1;
+        self.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_doubles_when_all_are_stuck_and_only_then() {
+        let crew = Crew::default();
+        crew.counts().threads = 3;
+        assert_eq!((crew.begin(), crew.begin()), (0, 0));
+        assert_eq!(crew.begin(), 3, "the last one found nobody free");
+        crew.counts().threads += 3;
+        assert_eq!(crew.begin(), 0);
+        crew.end();
+        assert_eq!(crew.counts().busy, 3);
+    }
+
+    #[test]
+    fn the_pool_has_a_largest_size() {
+        let crew = Crew::default();
+        *crew.counts() = Counts {
+            threads: THREADS_MAX - 2,
+            busy: THREADS_MAX - 3,
+        };
+        assert_eq!(crew.begin(), 2);
+        *crew.counts() = Counts {
+            threads: THREADS_MAX,
+            busy: THREADS_MAX - 1,
+        };
+        assert_eq!(crew.begin(), 0);
+    }
+}
