@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::rule::Rule;
+use super::tls::SinkTls;
 use crate::smtp::server::ServerSettings;
 
 /// Where a receiver listens. Never on anything but loopback.
@@ -39,6 +40,8 @@ pub enum Storage {
 pub struct SinkConfig {
     /// What EHLO offers, and limits of the protocol.
     pub server: ServerSettings,
+    /// Offer STARTTLS, or begin with TLS.
+    pub tls: Option<SinkTls>,
     /// 0 picks a free port.
     pub port: u16,
     /// Where to listen.
@@ -69,6 +72,7 @@ impl Default for SinkConfig {
     fn default() -> SinkConfig {
         SinkConfig {
             server: ServerSettings::default(),
+            tls: None,
             port: 0,
             listen: Listen::AllLoopback(vec![Ipv4Addr::LOCALHOST.into()]),
             rules: Vec::new(),
@@ -100,6 +104,12 @@ impl SinkConfig {
     /// The same with one rule more, after the others.
     pub fn with_rule(mut self, rule: Rule) -> SinkConfig {
         self.rules.push(rule);
+        self
+    }
+
+    /// The same with TLS.
+    pub fn with_tls(mut self, tls: SinkTls) -> SinkConfig {
+        self.tls = Some(tls);
         self
     }
 

@@ -7,18 +7,20 @@
 //! INVARIANTS: replies are sent before the client is waited for; a client from outside loopback is not served; an error of
 //! the socket ends the connection and is nobody's fault.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::handler::{SinkHandler, is_plain};
+use super::handler::{Handshake, SinkHandler, is_plain};
+use super::link::{Input, Link};
 use super::shared::Shared;
-use crate::smtp::server::{Answer, Next, Session};
+use crate::smtp::server::{Answer, Decision, Handler, Next, Session};
 
-const BUFFER_BYTES: usize = 64 * 1024;
 /// A read of this size may be part of a flight.
 const BIG_READ_BYTES: usize = 16 * 1024;
+/// What is said instead of a ServerHello: the first byte is no type of record (RFC 8446 5.1).
+const GARBAGE: &[u8] = b"this is no TLS record\r\n";
 /// How long a client may take to read our last words before the connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -53,91 +55,53 @@ pub(super) fn serve(shared: &Shared, stream: &TcpStream) {
     shared.changed();
 }
 
-/// Input that was read and not used yet.
-struct Input {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-    last_read: usize,
-}
-
-impl Input {
-    fn new() -> Input {
-        Input {
-            bytes: vec![0; BUFFER_BYTES],
-            start: 0,
-            end: 0,
-            last_read: 0,
-        }
-    }
-
-    fn unused(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
-    }
-
-    /// Reads more. False at the end of the stream.
-    fn fill(&mut self, mut stream: &TcpStream) -> io::Result<bool> {
-        // The session leaves at most part of a command line, so there is always room.
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        self.last_read = stream.read(&mut self.bytes[self.end..])?;
-        self.end += self.last_read;
-        Ok(self.last_read > 0)
-    }
-
-    /// Reads what is there already, without waiting. False if there is nothing.
-    fn fill_at_once(&mut self, stream: &TcpStream) -> io::Result<bool> {
-        stream.set_nonblocking(true)?;
-        let filled = self.fill(stream);
-        stream.set_nonblocking(false)?;
-        match filled {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.last_read = 0;
-                Ok(false)
-            }
-            filled => filled,
-        }
-    }
-}
-
 fn converse(
     shared: &Shared,
     stream: &TcpStream,
     session: &mut Session,
     handler: &mut SinkHandler<'_>,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(shared.config.idle))?;
-    stream.set_write_timeout(Some(shared.config.idle))?;
-    if !before_greeting(shared, stream, handler)? {
+    let mut link = Link::new(stream, shared.config.idle)?;
+    if !before_greeting(shared, &mut link, session, handler)? {
         return Ok(());
     }
     let mut input = Input::new();
     let mut out = Vec::with_capacity(1024);
-    let early = has_spoken(stream)?;
+    // Inside TLS the first flight of the client's words is not ours to peek at.
+    let early = !link.is_secured() && link.has_input()?;
     let mut next = session.open(early, &mut out, handler);
     loop {
         match next {
             Next::Read => {
-                if !read_on(shared, stream, &mut input, &mut out, handler)? {
+                if !read_on(shared, &mut link, &mut input, &mut out, handler)? {
                     return Ok(());
                 }
             }
             Next::Pause(time) => {
-                send(stream, &mut out)?;
+                link.send(&mut out)?;
                 if !shared.crew.pause(time) {
                     return Ok(());
                 }
             }
             Next::Close => {
-                send(stream, &mut out)?;
-                return linger(stream, &mut input);
+                link.send(&mut out)?;
+                return link.finish(&mut input, LINGER);
             }
-            Next::Drop | Next::StartTls => return send(stream, &mut out),
+            Next::Drop => return link.send(&mut out),
+            Next::StartTls => {
+                if !latent(shared) {
+                    return Ok(());
+                }
+                link.send(&mut out)?;
+                handler.count_turn();
+                input.forget();
+                if !shake_hands(shared, &mut link, session, handler)? {
+                    return Ok(());
+                }
+            }
         }
         let progress = session.receive(input.unused(), &mut out, handler);
-        input.start += progress.used;
+        input.used(progress.used);
         next = progress.next;
     }
 }
@@ -145,32 +109,52 @@ fn converse(
 /// Sends what there is and waits for the client. False at the end of the stream.
 fn read_on(
     shared: &Shared,
-    stream: &TcpStream,
+    link: &mut Link<'_>,
     input: &mut Input,
     out: &mut Vec<u8>,
     handler: &mut SinkHandler<'_>,
 ) -> io::Result<bool> {
     if !out.is_empty() {
-        if input.last_read >= BIG_READ_BYTES && input.fill_at_once(stream)? {
+        // Inside TLS each record is a read of its own, however small.
+        let may_be_part = link.is_secured() || input.last_read() >= BIG_READ_BYTES;
+        if may_be_part && input.fill_at_once(link)? {
             return Ok(true);
         }
-        if !shared.config.latency.is_zero() && !shared.crew.pause(shared.config.latency) {
+        if !latent(shared) {
             return Ok(false);
         }
-        send(stream, out)?;
+        link.send(out)?;
         handler.count_turn();
     }
-    input.fill(stream)
+    input.fill(link)
 }
 
-/// What rules want before the greeting. False if that ends the connection.
+/// Waits for the simulated round trip. False if the receiver is stopped.
+fn latent(shared: &Shared) -> bool {
+    shared.config.latency.is_zero() || shared.crew.pause(shared.config.latency)
+}
+
+/// What rules want before the greeting, and TLS where it comes first. False if that ends the connection.
 fn before_greeting(
     shared: &Shared,
-    stream: &TcpStream,
+    link: &mut Link<'_>,
+    session: &mut Session,
     handler: &mut SinkHandler<'_>,
 ) -> io::Result<bool> {
     let decision = handler.connect();
-    if is_plain(&decision) {
+    if !obey_unspoken(shared, link, &decision)? {
+        return Ok(false);
+    }
+    if !shared.config.tls.as_ref().is_some_and(|tls| tls.implicit) {
+        return Ok(true);
+    }
+    let decision = handler.starttls();
+    Ok(obey_unspoken(shared, link, &decision)? && shake_hands(shared, link, session, handler)?)
+}
+
+/// Carries out what can be without a reply. False if that ends the connection.
+fn obey_unspoken(shared: &Shared, link: &mut Link<'_>, decision: &Decision) -> io::Result<bool> {
+    if is_plain(decision) {
         return Ok(true);
     }
     if !shared.crew.pause(decision.delay) {
@@ -180,42 +164,37 @@ fn before_greeting(
         Answer::Accept | Answer::Reply(_) => Ok(true),
         Answer::Drop => Ok(false),
         Answer::Silence => {
-            swallow(stream, &mut Input::new())?;
+            link.swallow(&mut Input::new())?;
             Ok(false)
         }
     }
 }
 
-/// True if the client sent something before it was greeted.
-fn has_spoken(stream: &TcpStream) -> io::Result<bool> {
-    stream.set_nonblocking(true)?;
-    let peeked = stream.peek(&mut [0]);
-    stream.set_nonblocking(false)?;
-    Ok(matches!(peeked, Ok(1..)))
-}
-
-fn send(mut stream: &TcpStream, out: &mut Vec<u8>) -> io::Result<()> {
-    if !out.is_empty() {
-        stream.write_all(out)?;
-        out.clear();
-    }
-    Ok(())
-}
-
-/// Reads and forgets until the client closes.
-fn swallow(stream: &TcpStream, input: &mut Input) -> io::Result<()> {
-    loop {
-        input.start = input.end;
-        if !input.fill(stream)? {
-            return Ok(());
+/// TLS begins, or what a rule wants in its place. False if that ends the connection.
+fn shake_hands(
+    shared: &Shared,
+    link: &mut Link<'_>,
+    session: &mut Session,
+    handler: &mut SinkHandler<'_>,
+) -> io::Result<bool> {
+    match (handler.handshake(), &shared.acceptor) {
+        (Handshake::Usual, Some(acceptor)) => {
+            let secured = link.secure(acceptor);
+            handler.count_handshake(secured.is_ok());
+            secured?;
+            session.secured(handler);
+            Ok(true)
+        }
+        // STARTTLS is offered without a certificate: whoever takes the offer is left standing.
+        (Handshake::Usual, None) => Ok(false),
+        (Handshake::Garbage, _) => {
+            link.send(&mut GARBAGE.to_vec())?;
+            link.swallow(&mut Input::new())?;
+            Ok(false)
+        }
+        (Handshake::Stall, _) => {
+            link.swallow(&mut Input::new())?;
+            Ok(false)
         }
     }
-}
-
-/// Closes so that the client can read our last reply: unread input would make the system send a reset, which throws away
-/// what was sent before it.
-fn linger(stream: &TcpStream, input: &mut Input) -> io::Result<()> {
-    stream.shutdown(Shutdown::Write)?;
-    stream.set_read_timeout(Some(LINGER))?;
-    swallow(stream, input)
 }

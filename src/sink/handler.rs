@@ -17,6 +17,17 @@ use crate::smtp::server::{Answer, Decision, Handler, Transaction, Violation};
 /// From this message of a session on, turns are those of a reused session.
 const REUSED_FROM: u64 = 3;
 
+/// What happens when TLS is to begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Handshake {
+    /// TLS begins.
+    Usual,
+    /// Bytes that are no TLS.
+    Garbage,
+    /// Nothing, ever.
+    Stall,
+}
+
 /// One session's handler.
 pub(super) struct SinkHandler<'a> {
     shared: &'a Shared,
@@ -27,6 +38,10 @@ pub(super) struct SinkHandler<'a> {
     rng: fastrand::Rng,
     /// Set while the connection is one too many: the text of its greeting.
     too_many: Option<&'static str>,
+    /// What a rule wants of the handshake to come.
+    handshake: Handshake,
+    /// Inside TLS.
+    secured: bool,
     messages: u64,
     /// All turns so far, and how many of them the shared counter knows.
     turns: u64,
@@ -53,6 +68,8 @@ impl<'a> SinkHandler<'a> {
             server,
             rng: fastrand::Rng::with_seed(seed),
             too_many: None,
+            handshake: Handshake::Usual,
+            secured: false,
             messages: 0,
             turns: 0,
             turns_counted: 0,
@@ -70,6 +87,23 @@ impl<'a> SinkHandler<'a> {
     /// What a rule wants at the moment of connecting: nothing to be said yet.
     pub fn connect(&mut self) -> Decision {
         self.ruled(Stage::Connect)
+    }
+
+    /// What the handshake is to be like, as the rules for STARTTLS had it.
+    pub fn handshake(&self) -> Handshake {
+        self.handshake
+    }
+
+    /// A handshake was tried.
+    pub fn count_handshake(&mut self, is_done: bool) {
+        let counters = &self.shared.counters;
+        if is_done {
+            self.secured = true;
+            add(&counters.tls_sessions, 1);
+        } else {
+            add(&counters.tls_failures, 1);
+        }
+        self.shared.changed();
     }
 
     /// Replies were sent and the client has to be waited for.
@@ -124,6 +158,7 @@ impl<'a> SinkHandler<'a> {
             content_bytes,
             eight_bit: transaction.eight_bit,
             smtputf8: transaction.smtputf8,
+            tls: self.secured,
         });
         if kept.is_err() {
             return false;
@@ -146,6 +181,9 @@ impl<'a> SinkHandler<'a> {
             add(&counters.reused_messages, 1);
             add(&counters.reused_turns, self.turns - self.turns_counted);
         }
+        if self.secured {
+            add(&counters.tls_messages, 1);
+        }
         self.settle_turns();
         add(&self.address.messages, 1);
         // Last: who waits for a number of messages then finds the rest counted too.
@@ -164,6 +202,16 @@ impl Handler for SinkHandler<'_> {
 
     fn ehlo(&mut self, _name: &str) -> Decision {
         self.ruled(Stage::Ehlo)
+    }
+
+    fn starttls(&mut self) -> Decision {
+        let rule = self.rule(Stage::StartTls, &[], None);
+        self.handshake = match rule.map(|rule| &rule.action) {
+            Some(Action::Garbage) => Handshake::Garbage,
+            Some(Action::Stall) => Handshake::Stall,
+            _ => Handshake::Usual,
+        };
+        self.counted(rule.map(Rule::decision).unwrap_or_default())
     }
 
     fn mail(&mut self, _transaction: &Transaction) -> Decision {

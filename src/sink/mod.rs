@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub mod certificate;
 mod config;
 mod connection;
 mod crew;
@@ -21,12 +22,14 @@ pub mod dns;
 mod dns_answer;
 mod duplicates;
 mod handler;
+mod link;
 mod listen;
 pub mod rule;
 mod rule_text;
 mod shared;
 mod stats;
 mod store;
+mod tls;
 mod words;
 pub mod zone;
 pub mod zone_text;
@@ -36,6 +39,7 @@ pub use rule::{Action, Rule};
 pub use rule_text::RuleError;
 pub use stats::{AddressStats, Stats};
 pub use store::Received;
+pub use tls::SinkTls;
 
 use shared::Shared;
 

@@ -28,6 +28,13 @@ pub enum Action {
     LoseReply,
     /// Never any reply again; the connection stays open.
     Silence,
+    /// The usual reply, and this one in the same packet: what somebody on the path might add (CVE-2011-0411 from the client's
+    /// side, at STARTTLS).
+    Inject(Reply),
+    /// STARTTLS is accepted, then bytes that are no TLS are sent.
+    Garbage,
+    /// STARTTLS is accepted, then nothing is ever sent.
+    Stall,
 }
 
 /// One rule.
@@ -93,17 +100,23 @@ impl Rule {
     /// The decision it stands for.
     pub fn decision(&self) -> Decision {
         let (answer, close) = match &self.action {
-            Action::Usual => (Answer::Accept, false),
+            Action::Usual | Action::Inject(_) | Action::Garbage | Action::Stall => {
+                (Answer::Accept, false)
+            }
             Action::Reply(reply) => (Answer::Reply(reply.clone()), false),
             Action::ReplyAndClose(reply) => (Answer::Reply(reply.clone()), true),
             Action::Drop | Action::LoseReply => (Answer::Drop, false),
             Action::Silence => (Answer::Silence, false),
         };
+        let surplus = match &self.action {
+            Action::Inject(reply) => format!("{} {}\r\n", reply.code, reply.text).into_bytes(),
+            _ => Vec::new(),
+        };
         Decision {
             answer,
             delay: self.delay,
             close,
-            surplus: Vec::new(),
+            surplus,
         }
     }
 

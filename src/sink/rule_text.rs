@@ -6,6 +6,8 @@
 //! server=127.0.0.9 stage=greeting silence
 //! stage=dot lose-reply chance=0.01
 //! stage=mail reply="421 4.3.2 closing" after=100
+//! stage=starttls inject="250 2.0.0 forged"
+//! stage=starttls garbage first=1
 //! ```
 //!
 //! Words are separated by spaces; a value with spaces stands in double quotes. An error names the word. Pure.
@@ -29,10 +31,12 @@ impl fmt::Display for RuleError {
 
 impl std::error::Error for RuleError {}
 
-const STAGES: [Stage; 10] = [
+const STAGES: [Stage; 12] = [
     Stage::Connect,
     Stage::Greeting,
     Stage::Ehlo,
+    Stage::StartTls,
+    Stage::Auth,
     Stage::Mail,
     Stage::Rcpt,
     Stage::Data,
@@ -64,6 +68,9 @@ fn parse(text: &str) -> Result<Rule, String> {
             ("after", Some(value)) => rule.after = number(key, value)?,
             ("chance", Some(value)) => rule.chance = chance(value)?,
             ("reply", Some(value)) => set_action(&mut rule, Action::Reply(reply(value)?))?,
+            ("inject", Some(value)) => set_action(&mut rule, Action::Inject(reply(value)?))?,
+            ("garbage", None) => set_action(&mut rule, Action::Garbage)?,
+            ("stall", None) => set_action(&mut rule, Action::Stall)?,
             ("drop", None) => set_action(&mut rule, Action::Drop)?,
             ("lose-reply", None) => set_action(&mut rule, Action::LoseReply)?,
             ("silence", None) => set_action(&mut rule, Action::Silence)?,
@@ -99,22 +106,33 @@ fn check(rule: &Rule) -> Result<(), String> {
     }
     if rule.action == Action::Usual && rule.delay.is_zero() {
         return Err(
-            "nothing to do: give `reply=`, `delay=`, `drop`, `silence` or `lose-reply`".into(),
+            "nothing to do: give `reply=`, `delay=`, `drop`, `silence`, `inject=`, `lose-reply`, \
+             `garbage` or `stall`"
+                .into(),
         );
     }
     if rule.action == Action::LoseReply && stage != Stage::Dot {
         return Err("`lose-reply` needs `stage=dot`".into());
     }
-    if stage == Stage::Connect && matches!(rule.action, Action::Reply(_) | Action::ReplyAndClose(_))
-    {
-        return Err("`reply=` needs a later stage than `connect` (`greeting` is the first)".into());
+    let speaks = matches!(
+        rule.action,
+        Action::Reply(_) | Action::ReplyAndClose(_) | Action::Inject(_)
+    );
+    if stage == Stage::Connect && speaks {
+        return Err(
+            "`reply=` and `inject=` need a later stage than `connect` (`greeting` is the first)"
+                .into(),
+        );
+    }
+    if matches!(rule.action, Action::Garbage | Action::Stall) && stage != Stage::StartTls {
+        return Err("`garbage` and `stall` need `stage=starttls`".into());
     }
     Ok(())
 }
 
 fn set_action(rule: &mut Rule, action: Action) -> Result<(), String> {
     if rule.action != Action::Usual {
-        return Err("only one of `reply=`, `drop`, `silence` and `lose-reply`".into());
+        return Err("only one of `reply=`, `drop`, `silence` and other actions".into());
     }
     rule.action = action;
     Ok(())
@@ -242,6 +260,15 @@ mod tests {
             parsed("stage=mail reply=\"421 4.3.2 closing\" after=100").after,
             100
         );
+        let forged = Action::Inject(Reply::new(250, "2.0.0 forged"));
+        assert_eq!(
+            parsed("stage=starttls inject=\"250 2.0.0 forged\"").action,
+            forged
+        );
+        assert_eq!(
+            parsed("stage=starttls garbage first=1"),
+            Rule::new(Stage::StartTls, Action::Garbage).first(1)
+        );
         let closing = Action::ReplyAndClose(Reply::new(554, "no"));
         assert_eq!(
             parsed("stage=greeting close reply=\"554 no\"").action,
@@ -263,6 +290,9 @@ mod tests {
             ("stage=mail domain=a.test drop", "`domain=`"),
             ("stage=rcpt lose-reply", "`stage=dot`"),
             ("stage=connect reply=\"554 no\"", "`reply=`"),
+            ("stage=connect inject=\"250 no\"", "`inject=`"),
+            ("stage=rcpt garbage", "`stage=starttls`"),
+            ("stage=dot stall", "`stage=starttls`"),
             ("stage=rcpt drop close", "`close`"),
             ("stage=rcpt delay=5", "`5`"),
             ("stage=rcpt drop first=x", "`first=x`"),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use native_tls::TlsAcceptor;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::{SinkConfig, SinkError};
@@ -17,9 +18,11 @@ use super::duplicates::Deliveries;
 use super::rule::RuleBook;
 use super::stats::{AddressCounters, Counters, Stats};
 use super::store::Store;
+use super::tls::SinkTls;
 
 pub(super) struct Shared {
     pub config: SinkConfig,
+    pub acceptor: Option<TlsAcceptor>,
     pub server: Arc<crate::smtp::server::ServerSettings>,
     pub rules: RuleBook,
     pub store: Store,
@@ -36,8 +39,12 @@ pub(super) struct Shared {
 
 impl Shared {
     pub fn new(config: SinkConfig) -> Result<Shared, SinkError> {
+        let mut server = config.server.clone();
+        server.starttls |= config.tls.as_ref().is_some_and(|tls| !tls.implicit);
+        let acceptor = config.tls.as_ref().map(SinkTls::acceptor).transpose()?;
         Ok(Shared {
-            server: Arc::new(config.server.clone()),
+            acceptor,
+            server: Arc::new(server),
             rules: RuleBook::new(config.rules.clone()),
             store: Store::open(&config.storage)?,
             config,

@@ -36,6 +36,12 @@ pub struct Stats {
     pub reused_messages: u64,
     /// Turns between those and the message before each.
     pub reused_turns: u64,
+    /// Handshakes that succeeded.
+    pub tls_sessions: u64,
+    /// Handshakes that failed.
+    pub tls_failures: u64,
+    /// Messages taken inside TLS.
+    pub tls_messages: u64,
     /// Replies of 400 and more that rules, greylisting and limits caused.
     pub refusals: u64,
     /// Broken rules of the protocol, those that were broken.
@@ -116,6 +122,13 @@ impl fmt::Display for Stats {
             self.turns_per_message(),
             self.reused_turns_per_message()
         )?;
+        if self.tls_sessions + self.tls_failures > 0 {
+            write!(
+                f,
+                "\nTLS: sessions {}, messages {}, failed handshakes {}",
+                self.tls_sessions, self.tls_messages, self.tls_failures
+            )?;
+        }
         if let Some(duplicates) = self.duplicates {
             write!(f, "\nduplicates {duplicates}")?;
         }
@@ -159,6 +172,9 @@ pub(super) struct Counters {
     pub turns: AtomicU64,
     pub reused_messages: AtomicU64,
     pub reused_turns: AtomicU64,
+    pub tls_sessions: AtomicU64,
+    pub tls_failures: AtomicU64,
+    pub tls_messages: AtomicU64,
     pub refusals: AtomicU64,
     pub violations: [AtomicU64; Violation::ALL.len()],
 }
@@ -195,6 +211,9 @@ impl Counters {
             turns: read(&self.turns),
             reused_messages: read(&self.reused_messages),
             reused_turns: read(&self.reused_turns),
+            tls_sessions: read(&self.tls_sessions),
+            tls_failures: read(&self.tls_failures),
+            tls_messages: read(&self.tls_messages),
             refusals: read(&self.refusals),
             violations: self.violations(),
             duplicates: None,

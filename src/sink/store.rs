@@ -37,6 +37,8 @@ pub struct Received {
     pub eight_bit: bool,
     /// SMTPUTF8 was declared.
     pub smtputf8: bool,
+    /// It came inside TLS.
+    pub tls: bool,
 }
 
 /// Where messages go.
@@ -199,6 +201,7 @@ mod tests {
             content_bytes: 47,
             eight_bit: false,
             smtputf8: false,
+            tls: false,
         }
     }
 
