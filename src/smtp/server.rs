@@ -19,6 +19,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+mod chunk;
 mod command;
 mod content;
 mod obey;
@@ -31,6 +32,7 @@ mod violation;
 pub use policy::{Answer, Decision, Handler, Reply, ServerSettings, Transaction};
 pub use violation::Violation;
 
+use chunk::Chunks;
 use command::Command;
 use content::Content;
 
@@ -70,6 +72,8 @@ enum Phase {
     OverlongCommand,
     /// The content of a message; true once the handler was asked about its first bytes.
     Content(bool),
+    /// A chunk of which so many octets are still to come.
+    Chunk(u64),
     /// Nothing: no reply is ever sent again.
     Deaf,
 }
@@ -94,6 +98,10 @@ pub struct Session {
     rcpt_tried: bool,
     transaction: Transaction,
     content: Content,
+    /// BDAT was used in this transaction, and how that stands.
+    chunks: Option<Chunks>,
+    /// What is answered once the octets of the chunk are in.
+    chunk: chunk::Chunk,
     errors: u32,
     /// A reply that waits for a pause to end, and how to go on after it.
     held: Option<(Vec<u8>, Option<Next>)>,
@@ -116,6 +124,8 @@ impl Session {
             rcpt_tried: false,
             transaction: Transaction::default(),
             content: Content::new(),
+            chunks: None,
+            chunk: chunk::Chunk::default(),
             errors: 0,
             held: None,
             next: None,
@@ -151,6 +161,7 @@ impl Session {
                 Phase::Command => self.command_line(rest, out, handler),
                 Phase::OverlongCommand => self.overlong_line(rest, out, handler),
                 Phase::Content(asked) => self.take_content(asked, rest, out, handler),
+                Phase::Chunk(left) => self.take_chunk(left, rest, out, handler),
                 Phase::Deaf => rest.len(),
             };
             if step == 0 {
@@ -181,7 +192,7 @@ impl Session {
 
     /// True while content is being received: the driver need not hurry to send anything.
     pub fn is_in_content(&self) -> bool {
-        matches!(self.phase, Phase::Content(_))
+        matches!(self.phase, Phase::Content(_) | Phase::Chunk(_))
     }
 
     // ---- Lines -------------------------------------------------------------------------------------------------------
@@ -222,6 +233,9 @@ impl Session {
                 Err(refusal) => {
                     handler.violation(Violation::BadSyntax);
                     self.error(refusal.code, refusal.text, out);
+                    if refusal == command::BAD_CHUNK {
+                        self.end_with(Next::Close);
+                    }
                 }
             }
         }
@@ -276,6 +290,8 @@ impl Session {
             Command::StartTls => handler.violation(Violation::PlaintextAfterStartTls),
             Command::Data => handler.violation(Violation::ContentBefore354),
             Command::Quit => handler.violation(Violation::DataAfterQuit),
+            // Its octets travel with it.
+            Command::Bdat(..) => {}
             _ if !self.offers_pipelining() => handler.violation(Violation::PipeliningNotOffered),
             Command::Ehlo(_) | Command::Helo(_) | Command::Vrfy | Command::Noop => {
                 handler.violation(Violation::NotLastInGroup);
@@ -299,28 +315,11 @@ impl Session {
     ) -> usize {
         if !asked {
             self.phase = Phase::Content(true);
-            let decision = handler.body(&self.transaction);
-            if decision.answer != Answer::Accept {
-                // The reply comes while the client still sends: no sequence could be kept after it.
-                self.settle(decision, 354, "", out);
-                self.end_with(Next::Close);
-                return input.len();
-            }
-            if !decision.delay.is_zero() {
-                self.held = Some((Vec::new(), None));
-                self.next = Some(Next::Pause(decision.delay));
-                return 0;
+            if let Some(used) = self.body_begins(input.len(), out, handler) {
+                return used;
             }
         }
-        let within = self.settings.content_bytes_max;
-        let mut seen = self.content.bytes();
-        let end = self.content.feed(input, |slice| {
-            seen += slice.len() as u64;
-            if seen <= within {
-                handler.content(slice);
-            }
-        });
-        let Some(used) = end else {
+        let Some(used) = self.feed(input, handler) else {
             return input.len();
         };
         self.phase = Phase::Command;
@@ -331,11 +330,47 @@ impl Session {
         used
     }
 
+    /// Asks the handler about the first octets. How much of the input is used, if they are not to be read now.
+    fn body_begins(
+        &mut self,
+        available: usize,
+        out: &mut Vec<u8>,
+        handler: &mut impl Handler,
+    ) -> Option<usize> {
+        let decision = handler.body(&self.transaction);
+        if decision.answer != Answer::Accept {
+            // The reply comes while the client still sends: no sequence could be kept after it.
+            self.settle(decision, 354, "", out);
+            self.end_with(Next::Close);
+            return Some(available);
+        }
+        if !decision.delay.is_zero() {
+            self.held = Some((Vec::new(), None));
+            self.next = Some(Next::Pause(decision.delay));
+            return Some(0);
+        }
+        None
+    }
+
+    /// Reads content and hands it on, as long as it is within the limit. How much was used, if the end was among it.
+    fn feed(&mut self, input: &[u8], handler: &mut impl Handler) -> Option<usize> {
+        let within = self.settings.content_bytes_max;
+        let mut seen = self.content.bytes();
+        self.content.feed(input, |slice| {
+            seen += slice.len() as u64;
+            if seen <= within {
+                handler.content(slice);
+            }
+        })
+    }
+
     fn end_of_content(&mut self, out: &mut Vec<u8>, handler: &mut impl Handler) {
         self.check_content(handler);
+        let delay = std::mem::take(&mut self.chunk.delay);
         let (bytes, flaws) = (self.content.bytes(), self.content.flaws());
         self.in_transaction = false;
         self.mail_tried = false;
+        self.chunks = None;
         if bytes > self.settings.content_bytes_max {
             handler.abandoned();
             self.write(552, "5.3.4 Message too big", out);
@@ -343,7 +378,8 @@ impl Session {
             handler.abandoned();
             self.write(554, "5.6.0 Bare CR or LF in the message", out);
         } else {
-            let decision = handler.dot(&self.transaction, bytes);
+            let mut decision = handler.dot(&self.transaction, bytes);
+            decision.delay += delay;
             self.settle(decision, 250, "2.0.0 OK: taken", out);
         }
         self.transaction.recipients.clear();
@@ -379,6 +415,7 @@ impl Session {
         self.in_transaction = false;
         self.mail_tried = false;
         self.rcpt_tried = false;
+        self.chunks = None;
         self.transaction.recipients.clear();
     }
 }

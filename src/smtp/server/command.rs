@@ -18,6 +18,8 @@ pub enum Command<'a> {
     Rcpt(&'a str, Parameters),
     /// DATA.
     Data,
+    /// BDAT (RFC 3030) with the octets that follow and whether they are the last.
+    Bdat(u64, bool),
     /// RSET.
     Rset,
     /// NOOP, with or without words.
@@ -55,6 +57,9 @@ const BAD_PATH: Refusal = refusal(
 );
 const BAD_PARAMETER: Refusal = refusal(501, "5.5.4 Bad parameter value");
 const UNKNOWN_PARAMETER: Refusal = refusal(555, "5.5.4 Unknown parameter");
+
+/// What follows the line cannot be told from commands any more: the session ends (RFC 7504 2 has the code).
+pub const BAD_CHUNK: Refusal = refusal(521, "5.5.4 BDAT size [LAST] expected");
 
 /// The extension that a parameter belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +115,7 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Refusal> {
         b"RCPT" => path(argument, "TO:")
             .and_then(|(path, rest)| Ok(Command::Rcpt(path, rcpt_parameters(rest)?))),
         b"DATA" => without_argument(argument, Command::Data),
+        b"BDAT" => chunk(argument),
         b"RSET" => without_argument(argument, Command::Rset),
         b"QUIT" => without_argument(argument, Command::Quit),
         b"NOOP" => Ok(Command::Noop),
@@ -131,6 +137,22 @@ fn without_argument<'a>(
     match argument {
         Some(argument) if !argument.trim_end().is_empty() => Err(BAD_ARGUMENT),
         _ => Ok(command),
+    }
+}
+
+/// RFC 3030 2: `BDAT SP chunk-size [SP "LAST"]`.
+fn chunk(argument: Option<&str>) -> Result<Command<'static>, Refusal> {
+    let mut words = argument.unwrap_or_default().split_ascii_whitespace();
+    let (size, last, more) = (words.next(), words.next(), words.next());
+    let is_last = match last {
+        None => Some(false),
+        Some(word) => word.eq_ignore_ascii_case("LAST").then_some(true),
+    };
+    // `u64::from_str` would take a sign too.
+    let size = size.filter(|size| size.bytes().all(|b| b.is_ascii_digit()));
+    match (size.map(str::parse), is_last, more) {
+        (Some(Ok(size)), Some(is_last), None) => Ok(Command::Bdat(size, is_last)),
+        _ => Err(BAD_CHUNK),
     }
 }
 
@@ -273,6 +295,8 @@ mod tests {
         assert_eq!(parse(b"NOOP hello there"), Ok(Command::Noop));
         assert_eq!(parse(b"GET / HTTP/1.1"), Ok(Command::Http));
         assert_eq!(parse(b"STARTTLSSS x"), Ok(Command::Unknown));
+        assert_eq!(parse(b"BDAT 12"), Ok(Command::Bdat(12, false)));
+        assert_eq!(parse(b"bdat 0 last "), Ok(Command::Bdat(0, true)));
         assert_eq!(parse(b"StartTLS"), Ok(Command::StartTls));
         let Ok(Command::Mail(path, parameters)) =
             parse(b"mail from:<\"a>b\"@c.test> SIZE=12 body=8bitmime SMTPUTF8")
@@ -319,6 +343,13 @@ mod tests {
             "QUIT a",
             "STARTTLS now",
             "VRFY",
+            "BDAT",
+            "BDAT LAST",
+            "BDAT -1",
+            "BDAT +1",
+            "BDAT 1 FIRST",
+            "BDAT 1 LAST x",
+            "BDAT 18446744073709551616",
             "NOOP \u{0}",
             &long,
         ] {

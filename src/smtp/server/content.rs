@@ -1,4 +1,5 @@
 //! The content of a message on its way in: finds its end, takes the dot-stuffing away, notes what is wrong with it.
+//! Chunks (RFC 3030) are counted, not searched: [`Content::chunked`] has no end of its own, and dots are just dots.
 //!
 //! Bytes may come cut anywhere. What belongs to the message is handed on in slices of the input, without copying. The end is
 //! CRLF "." CRLF and nothing else (RFC 5321 4.1.1.4): a bare LF or CR never ends a line, so that no other server's reading of
@@ -46,6 +47,8 @@ pub struct Content {
     line_bytes: usize,
     bytes: u64,
     flaws: Flaws,
+    /// No dot-stuffing, no final dot.
+    is_chunked: bool,
 }
 
 impl Default for Content {
@@ -62,7 +65,21 @@ impl Content {
             line_bytes: 0,
             bytes: 0,
             flaws: Flaws::default(),
+            is_chunked: false,
         }
+    }
+
+    /// Ready for the first chunk; the caller hands over chunks only, and knows the end.
+    pub fn chunked() -> Content {
+        Content {
+            is_chunked: true,
+            ..Content::new()
+        }
+    }
+
+    /// Nothing more comes: what the last byte left open is a flaw.
+    pub fn end_chunks(&mut self) {
+        self.flaws.bare_cr |= self.at == At::Cr;
     }
 
     /// Octets of the message so far, without stuffing and without the final dot.
@@ -82,7 +99,7 @@ impl Content {
         let (mut start, mut next) = (0, 0);
         while let Some(&byte) = input.get(next) {
             match self.at {
-                At::LineStart if byte == b'.' => {
+                At::LineStart if byte == b'.' && !self.is_chunked => {
                     self.hand_on(&input[start..next], &mut emit);
                     self.at = At::Dot;
                     next += 1;

@@ -1,5 +1,6 @@
 //! What each command does to a session: the sequence rules of RFC 5321 4.1.4, and the handler's say in them.
 
+use super::chunk::Chunks;
 use super::command::{Command, Extension, Parameters};
 use super::content::Content;
 use super::policy::Handler;
@@ -14,7 +15,8 @@ impl Session {
         out: &mut Vec<u8>,
         handler: &mut impl Handler,
     ) {
-        if self.turned_away && command != Command::Quit {
+        // BDAT refuses itself, once its octets are out of the way.
+        if self.turned_away && !matches!(command, Command::Quit | Command::Bdat(..)) {
             return self.error(503, "5.5.1 No service here", out);
         }
         match command {
@@ -23,6 +25,7 @@ impl Session {
             Command::Mail(path, parameters) => self.mail(path, parameters, out, handler),
             Command::Rcpt(path, parameters) => self.rcpt(path, &parameters, out, handler),
             Command::Data => self.data(out, handler),
+            Command::Bdat(bytes, is_last) => self.bdat(bytes, is_last, out, handler),
             Command::Rset => {
                 self.reset(handler);
                 let decision = handler.rset();
@@ -80,6 +83,7 @@ impl Session {
         offer(settings.smtputf8, "SMTPUTF8");
         offer(settings.enhanced_status_codes, "ENHANCEDSTATUSCODES");
         offer(settings.dsn, "DSN");
+        offer(settings.chunking, "CHUNKING");
         // RFC 3207 4.2: not offered again inside TLS.
         offer(settings.starttls && !self.secured, "STARTTLS");
         for more in &settings.more_extensions {
@@ -177,6 +181,10 @@ impl Session {
             return self.error(503, "5.5.1 MAIL first", out);
         }
         self.rcpt_tried = true;
+        if self.chunks.is_some() {
+            handler.violation(Violation::OutOfSequence);
+            return self.error(503, "5.5.1 RCPT after BDAT", out);
+        }
         if path.is_empty() {
             handler.violation(Violation::BadSyntax);
             return self.error(501, "5.1.3 The null path is no recipient", out);
@@ -195,6 +203,12 @@ impl Session {
     }
 
     fn data(&mut self, out: &mut Vec<u8>, handler: &mut impl Handler) {
+        if self.chunks.is_some() {
+            // RFC 3030 2: DATA and BDAT exclude each other within a transaction.
+            handler.violation(Violation::OutOfSequence);
+            self.chunks = Some(Chunks::Failed);
+            return self.error(503, "5.5.1 DATA after BDAT: RSET first", out);
+        }
         if self.transaction.recipients.is_empty() || !self.in_transaction {
             // After refused MAIL or RCPT in the same group DATA is no mistake (RFC 2920 3.1).
             if !(self.mail_tried && (self.rcpt_tried || !self.in_transaction)) {

@@ -24,6 +24,8 @@ pub struct ServerSettings {
     pub size: bool,
     /// RFC 3461. Parameters are accepted; no notification is ever sent.
     pub dsn: bool,
+    /// RFC 3030, without BINARYMIME.
+    pub chunking: bool,
     /// RFC 3207. Offered until the session is in TLS.
     pub starttls: bool,
     /// Further EHLO lines, verbatim.
@@ -50,6 +52,7 @@ impl Default for ServerSettings {
             enhanced_status_codes: true,
             size: true,
             dsn: false,
+            chunking: false,
             starttls: false,
             more_extensions: Vec::new(),
             helo_only: false,
@@ -162,7 +165,7 @@ pub trait Handler {
         Decision::accept()
     }
 
-    /// DATA, with at least one recipient.
+    /// DATA, or the first BDAT, with at least one recipient.
     fn data(&mut self, _transaction: &Transaction) -> Decision {
         Decision::accept()
     }
@@ -172,10 +175,10 @@ pub trait Handler {
         Decision::accept()
     }
 
-    /// Some of the content, dot-stuffing taken away.
+    /// Some of the content, dot-stuffing taken away where there is any.
     fn content(&mut self, slice: &[u8]);
 
-    /// The final dot. What is accepted here is the handler's to keep.
+    /// The final dot, or the end of the last chunk. What is accepted here is the handler's to keep.
     fn dot(&mut self, transaction: &Transaction, content_bytes: u64) -> Decision;
 
     /// RSET.

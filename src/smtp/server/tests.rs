@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod chunking;
 mod starttls;
 mod violations;
 
