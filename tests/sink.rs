@@ -424,3 +424,64 @@ fn random_bytes_leave_the_receiver_working() {
     );
     assert!(sink.wait_until(|stats| stats.messages == 1, PATIENCE));
 }
+
+#[test]
+fn lmtp_takes_a_message_for_some_of_its_recipients() {
+    let mut config = SinkConfig::keeping();
+    config.server.lmtp = true;
+    config.rules = ["domain=full.test stage=dot reply=\"452 4.2.2 mailbox full\""]
+        .map(|rule| rule.parse().unwrap())
+        .into();
+    let sink = Sink::start(config).unwrap();
+    let mut client = Client::connect(sink.address());
+    assert_eq!(client.reply(), "220");
+    assert_eq!(client.ask("LHLO client.test\r\n"), "250");
+    for (names, codes) in [
+        (
+            ["a@b.test", "b@full.test", "c@b.test"],
+            ["250", "452", "250"],
+        ),
+        (["a@full.test", "b@full.test", "c@full.test"], ["452"; 3]),
+    ] {
+        assert_eq!(client.ask("MAIL FROM:<a@a.test>\r\n"), "250");
+        for name in names {
+            assert_eq!(client.ask(&format!("RCPT TO:<{name}>\r\n")), "250");
+        }
+        assert_eq!(client.ask("DATA\r\n"), "354");
+        client.say("x\r\n.\r\n");
+        assert_eq!([(); 3].map(|()| client.reply()), codes);
+    }
+    let messages = sink.messages();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].recipients, ["a@b.test", "c@b.test"]);
+    let stats = sink.stop();
+    assert_eq!(
+        (stats.messages, stats.recipients, stats.refusals),
+        (1, 2, 4)
+    );
+}
+
+#[test]
+fn chunks_arrive_as_they_were_sent() {
+    let mut config = SinkConfig::keeping();
+    config.server.chunking = true;
+    let sink = Sink::start(config).unwrap();
+    let mut client = Client::ready(sink.address());
+    let content = "..dot\r\n.\r\n".repeat(40_000);
+    let (first, last) = content.split_at(100_001);
+    client.say(&format!(
+        "MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nBDAT {}\r\n{first}BDAT {} LAST\r\n{last}",
+        first.len(),
+        last.len()
+    ));
+    assert_eq!([(); 4].map(|()| client.reply()), ["250"; 4]);
+    assert_eq!(sink.messages()[0].content, content.as_bytes());
+    drop(client);
+    assert!(sink.wait_until(|stats| stats.open == 0, PATIENCE));
+    let stats = sink.stop();
+    assert_eq!(
+        (stats.messages, stats.violations_total()),
+        (1, 0),
+        "{stats}"
+    );
+}

@@ -138,6 +138,23 @@ impl<'a> SinkHandler<'a> {
         self.counted(rule.map(Rule::decision).unwrap_or_default())
     }
 
+    /// The decision about a message for some recipients, and whether it is taken for them.
+    fn at_dot(&mut self, recipients: &[String]) -> (Decision, bool) {
+        let rule = self.rule(Stage::Dot, recipients, None);
+        let decision = self.counted(rule.map(Rule::decision).unwrap_or_default());
+        let is_taken = match &decision.answer {
+            Answer::Accept => true,
+            Answer::Reply(reply) => reply.code < 300,
+            Answer::Drop => rule.is_some_and(|rule| rule.action == Action::LoseReply),
+            Answer::Silence => false,
+        };
+        (decision, is_taken)
+    }
+
+    fn not_kept(&self) -> Decision {
+        self.counted(Decision::reply(452, "4.3.1 Cannot keep the message"))
+    }
+
     fn counted(&self, decision: Decision) -> Decision {
         if matches!(&decision.answer, Answer::Reply(reply) if reply.code >= 400) {
             add(&self.shared.counters.refusals, 1);
@@ -254,20 +271,39 @@ impl Handler for SinkHandler<'_> {
     }
 
     fn dot(&mut self, transaction: &Transaction, content_bytes: u64) -> Decision {
-        let rule = self.rule(Stage::Dot, &transaction.recipients, None);
-        let decision = self.counted(rule.map(Rule::decision).unwrap_or_default());
-        let is_taken = match &decision.answer {
-            Answer::Accept => true,
-            Answer::Reply(reply) => reply.code < 300,
-            Answer::Drop => rule.is_some_and(|rule| rule.action == Action::LoseReply),
-            Answer::Silence => false,
-        };
+        let (decision, is_taken) = self.at_dot(&transaction.recipients);
         if !is_taken {
             self.abandoned();
         } else if !self.take(transaction, content_bytes) {
-            return self.counted(Decision::reply(452, "4.3.1 Cannot keep the message"));
+            return self.not_kept();
         }
         decision
+    }
+
+    fn dot_each(&mut self, transaction: &Transaction, content_bytes: u64) -> Vec<Decision> {
+        let recipients = &transaction.recipients;
+        let mut decided: Vec<(Decision, bool)> = recipients
+            .iter()
+            .map(|recipient| self.at_dot(std::slice::from_ref(recipient)))
+            .collect();
+        let taken = recipients.iter().zip(&decided);
+        let taken = Transaction {
+            recipients: taken
+                .filter(|(_, (_, is_taken))| *is_taken)
+                .map(|(recipient, _)| recipient.clone())
+                .collect(),
+            ..transaction.clone()
+        };
+        if taken.recipients.is_empty() {
+            self.abandoned();
+        } else if !self.take(&taken, content_bytes) {
+            for (decision, is_taken) in &mut decided {
+                if *is_taken {
+                    *decision = self.not_kept();
+                }
+            }
+        }
+        decided.into_iter().map(|(decision, _)| decision).collect()
     }
 
     fn rset(&mut self) -> Decision {

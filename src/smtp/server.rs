@@ -16,6 +16,7 @@
 //! STARTTLS (RFC 3207): after [`Next::StartTls`] the driver shakes hands and calls [`Session::secured`]. What came in clear
 //! behind the command is thrown away unread, so that nothing said outside TLS is obeyed inside (CVE-2011-0411).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ pub struct Session {
     errors: u32,
     /// A reply that waits for a pause to end, and how to go on after it.
     held: Option<(Vec<u8>, Option<Next>)>,
+    /// Replies to the content that are still due: LMTP has one for each recipient.
+    due: VecDeque<Decision>,
     /// Set by whatever ends the processing of input.
     next: Option<Next>,
 }
@@ -128,6 +131,7 @@ impl Session {
             chunk: chunk::Chunk::default(),
             errors: 0,
             held: None,
+            due: VecDeque::new(),
             next: None,
         }
     }
@@ -137,7 +141,8 @@ impl Session {
         if early {
             handler.violation(Violation::EarlyTalker);
         }
-        let greeting = format!("{} ESMTP", self.settings.name);
+        let protocol = if self.settings.lmtp { "LMTP" } else { "ESMTP" };
+        let greeting = format!("{} {protocol}", self.settings.name);
         let decision = handler.greeting();
         self.turned_away = !self.settle(decision, 220, &greeting, out);
         self.next.take().unwrap_or(Next::Read)
@@ -153,6 +158,7 @@ impl Session {
         if let Some((reply, next)) = self.held.take() {
             out.extend_from_slice(&reply);
             self.next = next;
+            self.answer_due(out);
         }
         let mut used = 0;
         while self.next.is_none() && used < input.len() {
@@ -293,7 +299,11 @@ impl Session {
             // Its octets travel with it.
             Command::Bdat(..) => {}
             _ if !self.offers_pipelining() => handler.violation(Violation::PipeliningNotOffered),
-            Command::Ehlo(_) | Command::Helo(_) | Command::Vrfy | Command::Noop => {
+            Command::Ehlo(_)
+            | Command::Lhlo(_)
+            | Command::Helo(_)
+            | Command::Vrfy
+            | Command::Noop => {
                 handler.violation(Violation::NotLastInGroup);
             }
             _ => {}
@@ -371,18 +381,42 @@ impl Session {
         self.in_transaction = false;
         self.mail_tried = false;
         self.chunks = None;
-        if bytes > self.settings.content_bytes_max {
-            handler.abandoned();
-            self.write(552, "5.3.4 Message too big", out);
+        let replies = match self.settings.lmtp {
+            true => self.transaction.recipients.len(),
+            false => 1,
+        };
+        let refusal = if bytes > self.settings.content_bytes_max {
+            Some((552, "5.3.4 Message too big"))
         } else if self.settings.refuse_bare_newlines && (flaws.bare_lf || flaws.bare_cr) {
-            handler.abandoned();
-            self.write(554, "5.6.0 Bare CR or LF in the message", out);
+            Some((554, "5.6.0 Bare CR or LF in the message"))
         } else {
-            let mut decision = handler.dot(&self.transaction, bytes);
-            decision.delay += delay;
-            self.settle(decision, 250, "2.0.0 OK: taken", out);
+            None
+        };
+        if let Some((code, text)) = refusal {
+            handler.abandoned();
+            (0..replies).for_each(|_| self.write(code, text, out));
+        } else {
+            self.due = match self.settings.lmtp {
+                true => handler.dot_each(&self.transaction, bytes).into(),
+                false => [handler.dot(&self.transaction, bytes)].into(),
+            };
+            self.due.resize(replies, Decision::accept());
+            if let Some(first) = self.due.front_mut() {
+                first.delay += delay;
+            }
+            self.answer_due(out);
         }
         self.transaction.recipients.clear();
+    }
+
+    /// Gives the replies to the content that are due, up to one that makes the client wait or ends the session.
+    fn answer_due(&mut self, out: &mut Vec<u8>) {
+        while self.next.is_none() && self.phase != Phase::Deaf {
+            let Some(decision) = self.due.pop_front() else {
+                return;
+            };
+            self.settle(decision, 250, "2.0.0 OK: taken", out);
+        }
     }
 
     fn check_content(&self, handler: &mut impl Handler) {

@@ -89,9 +89,9 @@ impl Session {
         if !(self.mail_tried && (self.rcpt_tried || !self.in_transaction)) {
             handler.violation(Violation::OutOfSequence);
         }
-        Some(match self.in_transaction {
+        Some(match self.in_transaction && !self.settings.lmtp {
             true => Refused::Rule(554, "5.5.1 No valid recipients"),
-            false => Refused::Rule(503, "5.5.1 MAIL first"),
+            false => Refused::Rule(503, "5.5.1 MAIL and RCPT first"),
         })
     }
 

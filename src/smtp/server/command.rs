@@ -10,6 +10,8 @@
 pub enum Command<'a> {
     /// EHLO with the client's name.
     Ehlo(&'a str),
+    /// LHLO with the client's name (RFC 2033).
+    Lhlo(&'a str),
     /// HELO with the client's name.
     Helo(&'a str),
     /// MAIL FROM: path and parameters.
@@ -109,6 +111,7 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Refusal> {
     upper.make_ascii_uppercase();
     match &*upper {
         b"EHLO" => client_name(argument).map(Command::Ehlo),
+        b"LHLO" => client_name(argument).map(Command::Lhlo),
         b"HELO" => client_name(argument).map(Command::Helo),
         b"MAIL" => path(argument, "FROM:")
             .and_then(|(path, rest)| Ok(Command::Mail(path, mail_parameters(rest)?))),

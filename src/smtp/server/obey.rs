@@ -20,7 +20,16 @@ impl Session {
             return self.error(503, "5.5.1 No service here", out);
         }
         match command {
-            Command::Ehlo(name) => self.ehlo(name, out, handler),
+            // RFC 2033 4.1: a server of LMTP knows neither HELO nor EHLO, one of SMTP no LHLO.
+            Command::Ehlo(_) | Command::Helo(_) if self.settings.lmtp => {
+                handler.violation(Violation::UnknownCommand);
+                self.error(500, "5.5.1 This is LMTP: LHLO is expected", out);
+            }
+            Command::Lhlo(_) if !self.settings.lmtp => {
+                handler.violation(Violation::UnknownCommand);
+                self.error(500, "5.5.1 This is SMTP: EHLO is expected", out);
+            }
+            Command::Ehlo(name) | Command::Lhlo(name) => self.ehlo(name, out, handler),
             Command::Helo(name) => self.helo(name, out, handler),
             Command::Mail(path, parameters) => self.mail(path, parameters, out, handler),
             Command::Rcpt(path, parameters) => self.rcpt(path, &parameters, out, handler),
@@ -53,7 +62,7 @@ impl Session {
     }
 
     fn ehlo(&mut self, name: &str, out: &mut Vec<u8>, handler: &mut impl Handler) {
-        if self.settings.helo_only {
+        if self.settings.helo_only && !self.settings.lmtp {
             return self.error(502, "5.5.1 EHLO is not known here", out);
         }
         self.reset(handler);
@@ -214,7 +223,9 @@ impl Session {
             if !(self.mail_tried && (self.rcpt_tried || !self.in_transaction)) {
                 handler.violation(Violation::OutOfSequence);
             }
-            return self.error(554, "5.5.1 No valid recipients", out);
+            // RFC 2033 4.2 demands 503 where SMTP has 554 too.
+            let code = if self.settings.lmtp { 503 } else { 554 };
+            return self.error(code, "5.5.1 No valid recipients", out);
         }
         let decision = handler.data(&self.transaction);
         if self.settle(decision, 354, "End with <CRLF>.<CRLF>", out) && self.phase == Phase::Command

@@ -30,6 +30,8 @@ pub struct ServerSettings {
     pub starttls: bool,
     /// Further EHLO lines, verbatim.
     pub more_extensions: Vec<String>,
+    /// LMTP (RFC 2033): LHLO instead of EHLO, and after the content one reply for each recipient that was accepted.
+    pub lmtp: bool,
     /// EHLO is refused with 502, so that clients fall back to HELO.
     pub helo_only: bool,
     /// Largest content; more is refused with 552.
@@ -55,6 +57,7 @@ impl Default for ServerSettings {
             chunking: false,
             starttls: false,
             more_extensions: Vec::new(),
+            lmtp: false,
             helo_only: false,
             content_bytes_max: 100 * 1024 * 1024,
             recipients_max: 1000,
@@ -180,6 +183,12 @@ pub trait Handler {
 
     /// The final dot, or the end of the last chunk. What is accepted here is the handler's to keep.
     fn dot(&mut self, transaction: &Transaction, content_bytes: u64) -> Decision;
+
+    /// The same in LMTP: a decision for each of the transaction's recipients, in their order. What is accepted for some is the
+    /// handler's to keep for those. A missing decision accepts.
+    fn dot_each(&mut self, transaction: &Transaction, content_bytes: u64) -> Vec<Decision> {
+        vec![self.dot(transaction, content_bytes); transaction.recipients.len()]
+    }
 
     /// RSET.
     fn rset(&mut self) -> Decision {

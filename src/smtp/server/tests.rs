@@ -3,6 +3,7 @@
 use super::*;
 
 mod chunking;
+mod lmtp;
 mod starttls;
 mod violations;
 
@@ -16,6 +17,7 @@ struct Recorder {
     at_data: Decision,
     at_body: Decision,
     at_dot: Decision,
+    at_dot_each: Option<Vec<Decision>>,
     at_greeting: Decision,
     at_starttls: Decision,
     abandoned: usize,
@@ -60,6 +62,12 @@ impl Handler for Recorder {
         self.messages
             .push((transaction.reverse_path.clone(), recipients, content));
         self.at_dot.clone()
+    }
+
+    fn dot_each(&mut self, transaction: &Transaction, bytes: u64) -> Vec<Decision> {
+        let decision = self.dot(transaction, bytes);
+        let each = self.at_dot_each.clone();
+        each.unwrap_or_else(|| vec![decision; transaction.recipients.len()])
     }
 
     fn abandoned(&mut self) {
