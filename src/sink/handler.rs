@@ -17,6 +17,9 @@ use crate::smtp::server::{Answer, Decision, Handler, Transaction, Violation};
 /// From this message of a session on, turns are those of a reused session.
 const REUSED_FROM: u64 = 3;
 
+/// Octets of our part of a nonce.
+const NONCE_BYTES: usize = 24;
+
 /// What happens when TLS is to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Handshake {
@@ -229,6 +232,21 @@ impl Handler for SinkHandler<'_> {
             _ => Handshake::Usual,
         };
         self.counted(rule.map(Rule::decision).unwrap_or_default())
+    }
+
+    fn auth(&mut self, _user: &str) -> Decision {
+        let decision = self.ruled(Stage::Auth);
+        if decision.answer == Answer::Accept {
+            add(&self.shared.counters.auth_sessions, 1);
+        }
+        decision
+    }
+
+    fn nonce(&mut self) -> String {
+        // From the seed like everything else: a test receiver keeps no secrets.
+        std::iter::repeat_with(|| self.rng.alphanumeric())
+            .take(NONCE_BYTES)
+            .collect()
     }
 
     fn mail(&mut self, _transaction: &Transaction) -> Decision {

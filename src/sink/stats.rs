@@ -42,6 +42,8 @@ pub struct Stats {
     pub tls_failures: u64,
     /// Messages taken inside TLS.
     pub tls_messages: u64,
+    /// Sessions that authenticated.
+    pub auth_sessions: u64,
     /// Replies of 400 and more that rules, greylisting and limits caused.
     pub refusals: u64,
     /// Broken rules of the protocol, those that were broken.
@@ -129,6 +131,9 @@ impl fmt::Display for Stats {
                 self.tls_sessions, self.tls_messages, self.tls_failures
             )?;
         }
+        if self.auth_sessions > 0 {
+            write!(f, "\nauthenticated sessions {}", self.auth_sessions)?;
+        }
         if let Some(duplicates) = self.duplicates {
             write!(f, "\nduplicates {duplicates}")?;
         }
@@ -175,6 +180,7 @@ pub(super) struct Counters {
     pub tls_sessions: AtomicU64,
     pub tls_failures: AtomicU64,
     pub tls_messages: AtomicU64,
+    pub auth_sessions: AtomicU64,
     pub refusals: AtomicU64,
     pub violations: [AtomicU64; Violation::ALL.len()],
 }
@@ -214,6 +220,7 @@ impl Counters {
             tls_sessions: read(&self.tls_sessions),
             tls_failures: read(&self.tls_failures),
             tls_messages: read(&self.tls_messages),
+            auth_sessions: read(&self.auth_sessions),
             refusals: read(&self.refusals),
             violations: self.violations(),
             duplicates: None,

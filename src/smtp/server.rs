@@ -20,25 +20,30 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod auth;
 mod chunk;
 mod command;
 mod content;
 mod obey;
 mod policy;
 mod reply;
+mod sasl;
 #[cfg(test)]
 mod tests;
 mod violation;
 
 pub use policy::{Answer, Decision, Handler, Reply, ServerSettings, Transaction};
+pub use sasl::{AuthSettings, Mechanism};
 pub use violation::Violation;
 
 use chunk::Chunks;
 use command::Command;
 use content::Content;
+use sasl::Exchange;
 
-/// Longest command line that is looked at; of longer ones the rest is thrown away and they are refused.
-pub const LINE_BYTES_KEPT: usize = 4096;
+/// Longest command line that is looked at; of longer ones the rest is thrown away and they are refused. RFC 4954 4 demands so
+/// much for the lines of AUTH.
+pub const LINE_BYTES_KEPT: usize = 12_288;
 
 /// How the driver goes on, once it has sent the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +94,10 @@ pub struct Session {
     extended: bool,
     /// Inside TLS.
     secured: bool,
+    /// AUTH has succeeded.
+    authenticated: bool,
+    /// AUTH is under way: lines are responses.
+    exchange: Option<Exchange>,
     /// The greeting was a refusal: nothing but QUIT is of use (RFC 5321 3.1).
     turned_away: bool,
     /// MAIL was accepted: `transaction` means something.
@@ -121,6 +130,8 @@ impl Session {
             introduced: false,
             extended: false,
             secured: false,
+            authenticated: false,
+            exchange: None,
             turned_away: false,
             in_transaction: false,
             mail_tried: false,
@@ -189,6 +200,7 @@ impl Session {
         self.reset(handler);
         self.secured = true;
         (self.introduced, self.extended) = (false, false);
+        (self.authenticated, self.exchange) = (false, None);
     }
 
     /// The client has closed the connection, or it is closed for another reason.
@@ -230,6 +242,11 @@ impl Session {
         let is_last = end + 1 == input.len();
         if line.len() > LINE_BYTES_KEPT {
             self.refuse_overlong(out, handler);
+        } else if let Some(exchange) = self.exchange.take() {
+            if !is_last {
+                handler.violation(Violation::NotLastInGroup);
+            }
+            self.auth_line(exchange, line, out, handler);
         } else {
             match command::parse(line) {
                 Ok(command) => {
@@ -267,6 +284,7 @@ impl Session {
 
     fn refuse_overlong(&mut self, out: &mut Vec<u8>, handler: &mut impl Handler) {
         handler.violation(Violation::LongCommand);
+        self.exchange = None;
         // RFC 5321 4.5.3.1.10 names 500 for lines that are too long.
         self.error(500, "5.5.2 Line too long", out);
     }
@@ -283,6 +301,7 @@ impl Session {
         let bytes_max = match command {
             Command::Mail(..) => 512 + 26 + 17 + 10 + if self.settings.dsn { 500 } else { 0 },
             Command::Rcpt(..) => 512 + 10 + if self.settings.dsn { 500 } else { 0 },
+            Command::Auth(..) => LINE_BYTES_KEPT,
             _ => 512,
         };
         if bytes > bytes_max {
@@ -302,6 +321,7 @@ impl Session {
             Command::Ehlo(_)
             | Command::Lhlo(_)
             | Command::Helo(_)
+            | Command::Auth(..)
             | Command::Vrfy
             | Command::Noop => {
                 handler.violation(Violation::NotLastInGroup);

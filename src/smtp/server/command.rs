@@ -22,6 +22,8 @@ pub enum Command<'a> {
     Data,
     /// BDAT (RFC 3030) with the octets that follow and whether they are the last.
     Bdat(u64, bool),
+    /// AUTH (RFC 4954): mechanism and initial response.
+    Auth(&'a str, Option<&'a str>),
     /// RSET.
     Rset,
     /// NOOP, with or without words.
@@ -74,6 +76,8 @@ pub enum Extension {
     SmtpUtf8,
     /// RFC 3461.
     Dsn,
+    /// RFC 4954.
+    Auth,
 }
 
 /// Parameters of MAIL and RCPT.
@@ -119,6 +123,7 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Refusal> {
             .and_then(|(path, rest)| Ok(Command::Rcpt(path, rcpt_parameters(rest)?))),
         b"DATA" => without_argument(argument, Command::Data),
         b"BDAT" => chunk(argument),
+        b"AUTH" => auth(argument),
         b"RSET" => without_argument(argument, Command::Rset),
         b"QUIT" => without_argument(argument, Command::Quit),
         b"NOOP" => Ok(Command::Noop),
@@ -156,6 +161,15 @@ fn chunk(argument: Option<&str>) -> Result<Command<'static>, Refusal> {
     match (size.map(str::parse), is_last, more) {
         (Some(Ok(size)), Some(is_last), None) => Ok(Command::Bdat(size, is_last)),
         _ => Err(BAD_CHUNK),
+    }
+}
+
+/// RFC 4954 4: `AUTH mechanism [initial-response]`.
+fn auth(argument: Option<&str>) -> Result<Command<'_>, Refusal> {
+    let mut words = argument.unwrap_or_default().split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => Ok(Command::Auth(mechanism, initial)),
+        _ => Err(BAD_ARGUMENT),
     }
 }
 
@@ -252,7 +266,11 @@ fn mail_parameters(rest: &str) -> Result<Parameters, Refusal> {
                 found.smtputf8 = true;
             }
             ("RET" | "ENVID", Some(_)) => found.used.push(Extension::Dsn),
-            ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(BAD_PARAMETER),
+            // RFC 4954 5: who submitted it first; of no use here.
+            ("AUTH", Some(_)) => found.used.push(Extension::Auth),
+            ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH", _) => {
+                return Err(BAD_PARAMETER);
+            }
             _ => return Err(UNKNOWN_PARAMETER),
         }
     }
@@ -300,6 +318,10 @@ mod tests {
         assert_eq!(parse(b"STARTTLSSS x"), Ok(Command::Unknown));
         assert_eq!(parse(b"BDAT 12"), Ok(Command::Bdat(12, false)));
         assert_eq!(parse(b"bdat 0 last "), Ok(Command::Bdat(0, true)));
+        assert_eq!(
+            parse(b"auth plain AHg="),
+            Ok(Command::Auth("plain", Some("AHg=")))
+        );
         assert_eq!(parse(b"StartTLS"), Ok(Command::StartTls));
         let Ok(Command::Mail(path, parameters)) =
             parse(b"mail from:<\"a>b\"@c.test> SIZE=12 body=8bitmime SMTPUTF8")
@@ -346,6 +368,8 @@ mod tests {
             "QUIT a",
             "STARTTLS now",
             "VRFY",
+            "AUTH",
+            "AUTH PLAIN x y",
             "BDAT",
             "BDAT LAST",
             "BDAT -1",

@@ -40,6 +40,7 @@ impl Session {
                 let decision = handler.rset();
                 self.settle(decision, 250, "2.0.0 OK", out);
             }
+            Command::Auth(mechanism, initial) => self.auth(mechanism, initial, out, handler),
             Command::StartTls => self.starttls(out, handler),
             Command::Noop => self.write(250, "2.0.0 OK", out),
             // RFC 5321 3.5.3: 252 where addresses are not verified.
@@ -93,6 +94,8 @@ impl Session {
         offer(settings.enhanced_status_codes, "ENHANCEDSTATUSCODES");
         offer(settings.dsn, "DSN");
         offer(settings.chunking, "CHUNKING");
+        let auth = self.auth_offer();
+        offer(auth.is_some(), auth.as_deref().unwrap_or_default());
         // RFC 3207 4.2: not offered again inside TLS.
         offer(settings.starttls && !self.secured, "STARTTLS");
         for more in &settings.more_extensions {
@@ -154,6 +157,10 @@ impl Session {
                 "5.5.1 EHLO first"
             };
             return self.error(503, text, out);
+        }
+        if self.settings.auth_required && !self.authenticated {
+            // RFC 4954 6.
+            return self.error(530, "5.7.0 Authentication is required", out);
         }
         if !self.parameters_are_offered(&parameters, out, handler) {
             return;
@@ -250,6 +257,7 @@ impl Session {
                     Extension::EightBitMime => settings.eight_bit_mime,
                     Extension::SmtpUtf8 => settings.smtputf8,
                     Extension::Dsn => settings.dsn,
+                    Extension::Auth => settings.auth.is_some(),
                 }
         });
         if !all_offered {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::sasl::AuthSettings;
 use super::violation::Violation;
 
 /// What EHLO offers and which limits hold.
@@ -28,6 +29,10 @@ pub struct ServerSettings {
     pub chunking: bool,
     /// RFC 3207. Offered until the session is in TLS.
     pub starttls: bool,
+    /// RFC 4954: who may authenticate, and how.
+    pub auth: Option<AuthSettings>,
+    /// MAIL needs AUTH before: 530 5.7.0.
+    pub auth_required: bool,
     /// Further EHLO lines, verbatim.
     pub more_extensions: Vec<String>,
     /// LMTP (RFC 2033): LHLO instead of EHLO, and after the content one reply for each recipient that was accepted.
@@ -56,6 +61,8 @@ impl Default for ServerSettings {
             dsn: false,
             chunking: false,
             starttls: false,
+            auth: None,
+            auth_required: false,
             more_extensions: Vec::new(),
             lmtp: false,
             helo_only: false,
@@ -157,6 +164,14 @@ pub trait Handler {
     fn starttls(&mut self) -> Decision {
         Decision::accept()
     }
+
+    /// AUTH has led to the right credentials of this user.
+    fn auth(&mut self, _user: &str) -> Decision {
+        Decision::accept()
+    }
+
+    /// Printable octets without commas that nobody can foresee, for challenges.
+    fn nonce(&mut self) -> String;
 
     /// MAIL; the transaction has no recipients yet.
     fn mail(&mut self, _transaction: &Transaction) -> Decision {

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod auth;
 mod chunking;
 mod lmtp;
 mod starttls;
@@ -20,6 +21,7 @@ struct Recorder {
     at_dot_each: Option<Vec<Decision>>,
     at_greeting: Decision,
     at_starttls: Decision,
+    at_auth: Decision,
     abandoned: usize,
 }
 
@@ -30,6 +32,15 @@ impl Handler for Recorder {
 
     fn starttls(&mut self) -> Decision {
         self.at_starttls.clone()
+    }
+
+    fn auth(&mut self, user: &str) -> Decision {
+        assert_eq!(user, "user");
+        self.at_auth.clone()
+    }
+
+    fn nonce(&mut self) -> String {
+        "nonce".into()
     }
 
     fn rcpt(&mut self, _: &Transaction, recipient: &str) -> Decision {
