@@ -1,16 +1,19 @@
 //! The client side of a dialogue: drives a `Conversation` against the model as a blocking driver would, and keeps a
 //! record of what it did for each transaction.
 
-use crate::model::{Ahead, Model};
+use crate::model::Model;
+use crate::words::{Ahead, Manner, Tls};
+use mailer::mail::Verdict;
 use mailer::smtp::{
-    Conversation, Garbled, Lost, Mail, Next, Pipelining, Progress, RecipientEnd, ReplyParser,
-    Settings, dot,
+    Conversation, Credentials, Framing, Garbled, Lost, Mail, Next, Pipelining, Progress, Protocol,
+    RecipientEnd, ReplyParser, Secret, Settings, TlsPolicy, dot,
 };
 
 /// What a dialogue is about.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub level: Pipelining,
+    pub manner: Manner,
     pub recipients: usize,
     pub messages: usize,
     /// The model takes RCPT and DATA even if MAIL was refused.
@@ -30,6 +33,8 @@ pub struct Transaction {
     pub recipients: Vec<usize>,
     pub content: Vec<u8>,
     pub begun_ahead: bool,
+    /// The content left by BDAT, or was about to.
+    pub by_chunk: bool,
     pub body_sent: bool,
     pub ends: Vec<RecipientEnd>,
 }
@@ -43,6 +48,8 @@ pub struct Record {
     /// Bytes of the server's that were taken as replies.
     pub consumed: usize,
     pub written: usize,
+    /// Why the session ended.
+    pub closed: Option<Verdict>,
 }
 
 struct Client {
@@ -63,8 +70,24 @@ pub fn run(plan: &Plan) -> Record {
         Pipelining::Classic => Ahead::Within,
         Pipelining::Cross => Ahead::Across,
     };
+    let secret = Secret::Password("p".into());
     let settings = Settings {
         level: plan.level,
+        protocol: match plan.manner.lmtp {
+            true => Protocol::Lmtp,
+            false => Protocol::Smtp,
+        },
+        tls: match plan.manner.tls {
+            Tls::None => TlsPolicy::None,
+            Tls::May => TlsPolicy::May,
+            Tls::Require | Tls::Broken | Tls::Missing => TlsPolicy::Require,
+        },
+        auth: plan
+            .manner
+            .auth
+            .map(|_| Credentials::new("u", secret, None).unwrap()),
+        auth_in_clear: plan.manner.tls == Tls::None,
+        bdat_bytes_max: 10_000,
         ..Settings::new("client.example")
     };
     let waiting = (0..plan.messages)
@@ -74,11 +97,12 @@ pub fn run(plan: &Plan) -> Record {
         c: Conversation::new(settings).unwrap(),
         parser: ReplyParser::new(),
         record: Record {
-            model: Model::new(ahead, plan.careless, plan.script.clone()),
+            model: Model::new(ahead, plan.manner, plan.careless, plan.script.clone()),
             transactions: Vec::new(),
             flights: Vec::new(),
             consumed: 0,
             written: 0,
+            closed: None,
         },
         plan: plan.clone(),
         waiting,
@@ -97,7 +121,10 @@ impl Client {
     /// Does what comes next; true at the end.
     fn step(&mut self) -> bool {
         match self.c.next() {
-            Next::Closed(_) => return true,
+            Next::Closed(why) => {
+                self.record.closed = why;
+                return true;
+            }
             Next::Done(end) => self.finish(end.ends),
             Next::Ready if !self.inbox().is_empty() => self.read(),
             Next::Ready if !self.parser.is_idle() => self.c.on_garbled(Garbled::Surplus),
@@ -109,8 +136,18 @@ impl Client {
                 }
             },
             Next::SendBody(_) if !self.inbox().is_empty() => self.read(),
-            Next::SendBody(_) => self.send_body(),
-            Next::StartTls => panic!("nobody asked for TLS"),
+            Next::SendBody(framing) => self.send_body(framing),
+            Next::StartTls if !self.inbox().is_empty() || !self.parser.is_idle() => {
+                self.c.on_garbled(Garbled::Surplus)
+            }
+            Next::StartTls if self.plan.manner.tls == Tls::Broken => {
+                self.c.tls_failed("no common version")
+            }
+            Next::StartTls if self.at_eof() => self.c.on_lost(Lost::Eof, ""),
+            Next::StartTls => {
+                self.record.model.tls_started();
+                self.c.tls_started();
+            }
             Next::Await(_) if !self.inbox().is_empty() => self.read(),
             Next::Await(_) if !self.c.output().is_empty() => {
                 let flight = std::mem::take(self.c.output());
@@ -185,13 +222,14 @@ impl Client {
             recipients,
             content: content.into_bytes(),
             begun_ahead: ahead,
+            by_chunk: false,
             body_sent: false,
             ends: Vec::new(),
         });
         true
     }
 
-    fn send_body(&mut self) {
+    fn send_body(&mut self, framing: Framing) {
         let current = self.done;
         if let Some(next) = self.waiting.first().cloned()
             && current + 1 == self.record.transactions.len()
@@ -201,8 +239,16 @@ impl Client {
         }
         let content = self.record.transactions[current].content.clone();
         let mut flight = std::mem::take(self.c.output());
-        dot::stuff_into(&content, &mut flight);
-        flight.extend_from_slice(dot::end_of(&content));
+        match framing {
+            Framing::Dot => {
+                dot::stuff_into(&content, &mut flight);
+                flight.extend_from_slice(dot::end_of(&content));
+            }
+            Framing::Bdat => {
+                self.record.transactions[current].by_chunk = true;
+                flight.extend_from_slice(&content);
+            }
+        }
         let dot_end = self.record.written + flight.len();
         flight.extend_from_slice(self.c.output_after_dot());
         let whole = self.write(&flight);

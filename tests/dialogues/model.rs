@@ -1,82 +1,10 @@
 //! The model server: as plain as can be, sharing no code with the program. It reads commands, answers each as the script
 //! says, remembers what it accepted, and complains of everything a client must not do.
 
-/// How a command is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// As it should be (which may be a refusal, if the command makes no sense).
-    Good,
-    /// 450.
-    Temp,
-    /// 550.
-    Perm,
-    /// 421, and the connection is closed.
-    Bye,
-    /// Closed without a reply; the command had no effect.
-    Gone,
-    /// Closed without a reply; the command had its effect.
-    GoneAfter,
-    /// The command has its effect; what comes is no reply.
-    Garbage,
-    /// A reply of a kind that the command cannot get (2xx to DATA, else 354). DATA for nobody: 354, as some servers do.
-    Odd,
-    /// The command has its effect, and is answered twice.
-    Twice,
-    /// 452.
-    Full,
-}
-
-pub const CLASSES: [Class; 10] = [
-    Class::Good,
-    Class::Temp,
-    Class::Perm,
-    Class::Bye,
-    Class::Gone,
-    Class::GoneAfter,
-    Class::Garbage,
-    Class::Odd,
-    Class::Twice,
-    Class::Full,
-];
-
-/// What was answered; transactions are known by the number in their reverse-path.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum What {
-    Greeting,
-    Ehlo,
-    Helo,
-    Rset,
-    Mail(usize),
-    Rcpt(usize, usize),
-    Data(usize),
-    Dot(usize),
-    LoneDot,
-    Quit,
-}
-
-/// One answer: to what, how, and where in the server's stream its reply ends (`None`: it gave none).
-#[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    pub what: What,
-    pub class: Class,
-    pub end: Option<usize>,
-}
-
-/// A message that the model accepted.
-#[derive(Debug)]
-pub struct Accepted {
-    pub transaction: usize,
-    pub recipients: Vec<usize>,
-    pub content: Vec<u8>,
-}
-
-/// How far a client may run ahead; the model's own word for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ahead {
-    Not,
-    Within,
-    Across,
-}
+use crate::words::{
+    Accepted, Ahead, Answer, CLASSES, Class, Manner, Tls, What, number_in, position, takes_effect,
+    text,
+};
 
 #[derive(Default, Debug)]
 struct Open {
@@ -86,6 +14,7 @@ struct Open {
 
 pub struct Model {
     ahead: Ahead,
+    manner: Manner,
     /// Takes RCPT and DATA even if MAIL was refused.
     careless: bool,
     /// The class of the n-th answer; good beyond its end.
@@ -99,7 +28,17 @@ pub struct Model {
     input: Vec<u8>,
     mail: Option<Open>,
     in_data: bool,
+    /// Content by BDAT is due, so many octets.
+    in_chunk: Option<usize>,
+    /// BDAT was refused, and no RSET has come since.
+    chunk_refused: bool,
     greeted: bool,
+    /// The handshake is due, or done.
+    handshake_due: bool,
+    in_tls: bool,
+    /// Responses to challenges that are still due, and whether AUTH is done.
+    responses_due: usize,
+    authenticated: bool,
     /// Transaction whose MAIL was refused, while its flight lasts: what follows may be an echo.
     refused: Option<usize>,
     /// RSET was refused in this flight: the MAIL behind it could not know.
@@ -110,9 +49,10 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(ahead: Ahead, careless: bool, script: Vec<u8>) -> Model {
+    pub fn new(ahead: Ahead, manner: Manner, careless: bool, script: Vec<u8>) -> Model {
         let mut model = Model {
             ahead,
+            manner,
             careless,
             script,
             answers: Vec::new(),
@@ -123,7 +63,13 @@ impl Model {
             input: Vec::new(),
             mail: None,
             in_data: false,
+            in_chunk: None,
+            chunk_refused: false,
             greeted: false,
+            handshake_due: false,
+            in_tls: false,
+            responses_due: 0,
+            authenticated: false,
             refused: None,
             reset_refused: false,
             in_flight: 0,
@@ -139,10 +85,10 @@ impl Model {
         self.flight_over = false;
         self.input.extend_from_slice(flight);
         while !self.closed {
-            let end = if self.in_data {
-                self.content_end()
-            } else {
-                position(&self.input, b"\r\n").map(|at| at + 2)
+            let end = match self.in_chunk {
+                Some(octets) => (self.input.len() >= octets).then_some(octets),
+                None if self.in_data => self.content_end(),
+                None => position(&self.input, b"\r\n").map(|at| at + 2),
             };
             let Some(end) = end else { break };
             let unit: Vec<u8> = self.input.drain(..end).collect();
@@ -150,8 +96,12 @@ impl Model {
             if self.flight_over || (self.ahead == Ahead::Not && self.in_flight > 1) {
                 self.complain(&format!("{:?} came too early", text(&unit)));
             }
-            if self.in_data {
+            if self.in_chunk.is_some() {
+                self.take_chunk(unit);
+            } else if self.in_data {
                 self.take_content(&unit);
+            } else if self.responses_due > 0 {
+                self.take_response(&unit);
             } else {
                 self.take_command(&unit);
             }
@@ -192,13 +142,54 @@ impl Model {
         if content.is_empty() {
             self.complain("an empty message for somebody");
         }
+        if self.manner.lmtp {
+            return self.answer_each(open, content);
+        }
         let class = self.answer(What::Dot(open.transaction), "250 queued");
-        if !matches!(
-            class,
-            Class::Temp | Class::Perm | Class::Full | Class::Bye | Class::Gone
-        ) {
+        if takes_content(class) {
             self.accepted.push(Accepted {
                 transaction: open.transaction,
+                recipients: open.recipients,
+                content,
+            });
+        }
+    }
+
+    /// RFC 2033: a reply for each recipient.
+    fn answer_each(&mut self, open: Open, content: Vec<u8>) {
+        let mut recipients = Vec::new();
+        for recipient in open.recipients {
+            if self.closed {
+                break;
+            }
+            let class = self.answer(What::DotFor(open.transaction, recipient), "250 stored");
+            if takes_content(class) {
+                recipients.push(recipient);
+            }
+        }
+        self.accepted.push(Accepted {
+            transaction: open.transaction,
+            recipients,
+            content,
+        });
+    }
+
+    fn take_chunk(&mut self, content: Vec<u8>) {
+        self.in_chunk = None;
+        self.flight_over = true;
+        let transaction = self.transaction_or_echo("BDAT");
+        let open = self.mail.take().unwrap_or_default();
+        let for_nobody = open.recipients.is_empty();
+        let reply = if for_nobody {
+            "554 no recipients"
+        } else {
+            "250 queued"
+        };
+        let class = self.answer(What::Bdat(transaction), reply);
+        self.chunk_refused = for_nobody || !takes_content(class);
+        if !for_nobody && takes_content(class) {
+            self.accepted.push(Accepted {
+                transaction,
                 recipients: open.recipients,
                 content,
             });
@@ -209,18 +200,36 @@ impl Model {
         let line = text(unit);
         let line = line.trim_end_matches("\r\n");
         let verb = line.split([' ', ':']).next().unwrap_or("");
-        if !self.greeted && !matches!(verb, "EHLO" | "HELO" | "QUIT") {
+        if !self.greeted && !matches!(verb, "EHLO" | "HELO" | "LHLO" | "QUIT") {
             self.complain("a command before EHLO");
+        }
+        if self.handshake_due {
+            self.complain("a command instead of the handshake");
+        }
+        if self.manner.lmtp && matches!(verb, "EHLO" | "HELO") {
+            self.complain("SMTP's greeting to an LMTP server");
         }
         match verb {
             "EHLO" => {
                 self.flight_over = true;
-                let class = self.answer(
-                    What::Ehlo,
-                    "250-model.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 100000",
-                );
+                let offer = self.offer();
+                let class = self.answer(What::Ehlo, &offer);
                 self.greeted = takes_effect(class);
             }
+            "LHLO" => {
+                self.flight_over = true;
+                let offer = self.offer();
+                let class = self.answer(What::Lhlo, &offer);
+                self.greeted = takes_effect(class);
+            }
+            "STARTTLS" => {
+                self.flight_over = true;
+                if self.in_tls || self.mail.is_some() {
+                    self.complain("STARTTLS within TLS or a transaction");
+                }
+                self.handshake_due = takes_effect(self.answer(What::StartTls, "220 go"));
+            }
+            "AUTH" => self.take_auth(line),
             "HELO" => {
                 self.flight_over = true;
                 // Whoever had to say HELO has not been offered PIPELINING.
@@ -231,11 +240,18 @@ impl Model {
                 self.reset_refused = !takes_effect(self.answer(What::Rset, "250 reset"));
                 if !self.reset_refused {
                     self.mail = None;
+                    self.chunk_refused = false;
                 }
             }
             "MAIL" => self.take_mail(number_in(line, "<t")),
             "RCPT" => self.take_rcpt(number_in(line, "<r")),
             "DATA" => self.take_data(),
+            "BDAT" => {
+                if !self.manner.chunking || !line.ends_with(" LAST") {
+                    self.complain("BDAT that was not offered, or not all at once");
+                }
+                self.in_chunk = Some(number_in(line, "BDAT "));
+            }
             "QUIT" => {
                 self.flight_over = true;
                 self.answer(What::Quit, "221 bye");
@@ -245,7 +261,89 @@ impl Model {
         }
     }
 
+    /// The reply to EHLO.
+    fn offer(&self) -> String {
+        let mut offer = "250-model.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n".to_string();
+        if self.manner.chunking {
+            offer += "250-CHUNKING\r\n";
+        }
+        if !self.in_tls && !matches!(self.manner.tls, Tls::Missing) {
+            offer += "250-STARTTLS\r\n";
+        }
+        match self.manner.auth {
+            Some(true) => offer += "250-AUTH LOGIN\r\n",
+            Some(false) => offer += "250-AUTH PLAIN\r\n",
+            None => {}
+        }
+        offer + "250 SIZE 100000"
+    }
+
+    /// The client says that the handshake went well: what it was told before counts no more.
+    pub fn tls_started(&mut self) {
+        if !self.handshake_due {
+            self.complain("a handshake that nobody asked for");
+        }
+        self.handshake_due = false;
+        self.in_tls = true;
+        self.greeted = false;
+    }
+
+    fn take_auth(&mut self, line: &str) {
+        self.flight_over = true;
+        if self.authenticated || self.mail.is_some() {
+            self.complain("AUTH twice, or within a transaction");
+        }
+        if self.manner.tls != Tls::None && !self.in_tls {
+            self.complain("credentials in the clear");
+        }
+        let by_login = self.manner.auth == Some(true);
+        // "u" and "p": NUL u NUL p.
+        let expected = if by_login {
+            "AUTH LOGIN"
+        } else {
+            "AUTH PLAIN AHUAcA=="
+        };
+        if line != expected {
+            self.complain(&format!("not {expected:?}: {line:?}"));
+        }
+        if by_login {
+            if takes_effect(self.answer(What::Auth, "334 VXNlcm5hbWU6")) {
+                self.responses_due = 2;
+            }
+        } else {
+            self.authenticated = takes_effect(self.answer(What::Auth, "235 welcome"));
+        }
+    }
+
+    fn take_response(&mut self, unit: &[u8]) {
+        self.flight_over = true;
+        let (expected, reply) = match self.responses_due {
+            2 => ("dQ==\r\n", "334 UGFzc3dvcmQ6"),
+            _ => ("cA==\r\n", "235 welcome"),
+        };
+        if text(unit) != expected {
+            self.complain(&format!("not {expected:?}: {:?}", text(unit)));
+        }
+        let went = takes_effect(self.answer(What::Auth, reply));
+        self.authenticated = went && self.responses_due == 1;
+        self.responses_due = if went { self.responses_due - 1 } else { 0 };
+    }
+
+    /// Complains of mail that must not be here yet.
+    fn check_protection(&mut self) {
+        if self.manner.auth.is_some() && !self.authenticated {
+            self.complain("MAIL without AUTH");
+        }
+        if !matches!(self.manner.tls, Tls::None | Tls::May) && !self.in_tls {
+            self.complain("MAIL without TLS");
+        }
+        if self.chunk_refused && !self.reset_refused {
+            self.complain("MAIL behind a BDAT that was refused");
+        }
+    }
+
     fn take_mail(&mut self, transaction: usize) {
+        self.check_protection();
         if self.mail.is_some() && !self.reset_refused {
             self.complain("MAIL within a transaction");
         }
@@ -352,28 +450,7 @@ impl Model {
     }
 }
 
-/// True if a command answered like this has done what it asks for.
-fn takes_effect(class: Class) -> bool {
-    matches!(
-        class,
-        Class::Good | Class::Twice | Class::Garbage | Class::GoneAfter
-    )
-}
-
-fn position(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|window| window == what)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// The number behind `mark` in `line`.
-fn number_in(line: &str, mark: &str) -> usize {
-    let start = line.find(mark).unwrap() + mark.len();
-    let digits: String = line[start..]
-        .chars()
-        .take_while(char::is_ascii_digit)
-        .collect();
-    digits.parse().unwrap()
+/// True if a server that answers the content like this has it.
+fn takes_content(class: Class) -> bool {
+    takes_effect(class) || class == Class::Odd
 }
