@@ -163,10 +163,11 @@ impl Exchange {
 
     /// `text` without anything that this dialogue must not show.
     pub(crate) fn conceal(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for hidden in self.hidden.iter().filter(|hidden| !hidden.is_empty()) {
-            text = text.replace(hidden.as_str(), "(concealed)");
-        }
-        text
+        let mut hidden: Vec<&str> = self.hidden.iter().map(String::as_str).collect();
+        // The longest first: where one is part of another, the rest of that other must not stay.
+        hidden.sort_unstable_by_key(|hidden| std::cmp::Reverse(hidden.len()));
+        hidden.retain(|hidden| !hidden.is_empty());
+        let conceal = |text: String, hidden: &&str| text.replace(*hidden, "(concealed)");
+        hidden.iter().fold(text.to_owned(), conceal)
     }
 }

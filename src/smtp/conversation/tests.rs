@@ -1,6 +1,8 @@
 //! The conversation, driven by hand: what is written, when, and what each recipient's end is. All the combinations are
 //! in `tests/dialogues.rs`; here stand the rules one by one.
 
+mod forms;
+mod opening;
 mod random;
 mod transactions;
 
