@@ -1,4 +1,4 @@
-"""aiosmtpd_maildir.py PORT MAILDIR - an aiosmtpd server that keeps each message as it came, for the tests.
+"""aiosmtpd_maildir.py PORT MAILDIR CERTIFICATE KEY - an aiosmtpd server that keeps each message as it came, for the tests.
 
 The library's own Maildir handler parses messages and writes them anew; this one writes the received octets, headed by Return-Path and
 one Delivered-To per recipient, so that the tests read it as they read any Maildir. Line ends become LF, as in every Maildir.
@@ -7,6 +7,7 @@ one Delivered-To per recipient, so that the tests read it as they read any Maild
 import asyncio
 import itertools
 import pathlib
+import ssl
 import sys
 
 from aiosmtpd.smtp import SMTP
@@ -25,12 +26,14 @@ class Keep:
         return "250 2.0.0 kept"
 
 
-async def serve(port, maildir):
+async def serve(port, maildir, certificate, key):
     loop = asyncio.get_running_loop()
     keep = Keep(maildir)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
     # decode_data off: octets stay octets, and 8BITMIME and SMTPUTF8 may be offered.
-    server = await loop.create_server(lambda: SMTP(keep, hostname="aiosmtpd.test", enable_SMTPUTF8=True, loop=loop), "127.0.0.1", port)
+    server = await loop.create_server(lambda: SMTP(keep, hostname="aiosmtpd.test", enable_SMTPUTF8=True, tls_context=context, loop=loop), "127.0.0.1", port)
     await server.serve_forever()
 
 
-asyncio.run(serve(int(sys.argv[1]), pathlib.Path(sys.argv[2])))
+asyncio.run(serve(int(sys.argv[1]), pathlib.Path(sys.argv[2]), *sys.argv[3:5]))
