@@ -45,6 +45,12 @@ impl Progress {
         self.show_queues(gauges, now);
     }
 
+    /// A line above the bars.
+    pub fn note(&self, line: &str) {
+        // A terminal that is gone needs no note.
+        let _ = self.all.println(line);
+    }
+
     fn show_queues(&mut self, gauges: &Gauges, now: Instant) {
         let settled: Vec<u64> = gauges
             .queues
@@ -123,10 +129,10 @@ fn headline(gauges: &Gauges) -> String {
 
 fn line(queue: &QueueGauges, rate: f64) -> String {
     format!(
-        "{:<12} {:>4} workers {:>4} ready {:>8} waiting {:>7} delayed {:>7.0}/s",
-        crate::mail::verdict::printable(&queue.name, 12),
+        "{:<10} {:>4} workers {:>5} sending {:>8} waiting {:>7} delayed {:>6.0}/s",
+        crate::mail::verdict::printable(&queue.name, 10),
         queue.workers.load(Relaxed),
-        queue.ready.load(Relaxed),
+        queue.in_hand.load(Relaxed),
         queue.waiting.load(Relaxed),
         queue.delayed.load(Relaxed),
         rate

@@ -297,3 +297,64 @@ fn config_prints_a_file_that_config_reads() {
     assert_eq!(stdout(&first), stdout(&second));
     assert!(stdout(&second).contains("min = \"90s\""));
 }
+
+#[test]
+fn a_report_never_overwrites_what_is_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let batch = file(scratch.path(), "in.mbox", MESSAGE.as_bytes());
+    assert_fails(
+        &run(&["rehearse", &batch, "--report", &batch]),
+        64,
+        "would overwrite",
+    );
+    assert_eq!(std::fs::read_to_string(&batch).unwrap(), MESSAGE);
+}
+
+#[test]
+fn the_report_of_another_day_is_kept_until_there_is_a_new_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let report = file(scratch.path(), "r.csv", b"another day");
+    let empty = file(scratch.path(), "empty", b"");
+    assert_fails(
+        &run(&["rehearse", "--report", &report, &empty]),
+        65,
+        "is empty",
+    );
+    assert_eq!(std::fs::read_to_string(&report).unwrap(), "another day");
+}
+
+#[test]
+fn outputs_that_cannot_be_written_never_end_in_a_panic() {
+    let scratch = tempfile::tempdir().unwrap();
+    let batch = file(scratch.path(), "b.eml", MESSAGE.as_bytes());
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let to_full_stdout = mailer(&["rehearse", &batch])
+        .stdout(full())
+        .output()
+        .unwrap();
+    assert_fails(&to_full_stdout, 74, "cannot write to standard output");
+    let to_full_stderr = mailer(&["rehearse", "--summary", &batch])
+        .stderr(full())
+        .output()
+        .unwrap();
+    assert_eq!(to_full_stderr.status.code(), Some(0));
+    let wrong = mailer(&["send", "/nonexistent"])
+        .stderr(full())
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(66));
+    let report = run(&["rehearse", "--report", "/dev/full", &batch]);
+    assert_fails(&report, 74, "the report could not be written");
+    assert_fails(&report, 74, "1 delivered of 1 recipients");
+}
+
+#[test]
+fn inspect_says_on_standard_error_that_something_is_wrong() {
+    let output = run_with_input(&["inspect"], b"From: a@s.example\nTo: b@@r\n\nx\n");
+    assert_fails(&output, 1, "1 problem in the batch");
+}

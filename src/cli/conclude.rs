@@ -5,49 +5,31 @@ use anyhow::Result;
 use super::args::ShowArgs;
 use super::batch;
 use super::exit::{Exit, Failure};
+use super::say;
 use super::watch::Stopped;
 use crate::engine::run::RunEnd;
+use crate::ledger::Ledger;
 use crate::mail::Status;
 
-/// The status to end with, and a line on standard error if it is not 0.
+/// The status to end with, and a line on standard error if it is not 0. `report_failure` says what became of the report,
+/// if it could not be written.
 ///
 /// # Errors
 /// A [`Failure`], where the run could not do its work.
-pub fn conclude(end: RunEnd, show: &ShowArgs, stopped: Option<Stopped>) -> Result<Exit> {
-    if let Some(error) = end.ledger_failure {
-        return Err(Failure::new(
-            Exit::Io,
-            format!("the ledger cannot be written: {error}; sending was stopped"),
-        )
-        .hint("make room in the state directory, or name another one with --state DIR")
-        .into());
+pub fn conclude(
+    mut end: RunEnd,
+    show: &ShowArgs,
+    stopped: Option<Stopped>,
+    report_failure: Option<String>,
+) -> Result<Exit> {
+    show_problems(&end);
+    let counts = counts(&end.ledger);
+    if let Some(failure) = fatal(&mut end, stopped) {
+        say::complain(&counts);
+        return Err(failure);
     }
-    if let Some(read) = &end.read {
-        for problem in &read.problems {
-            eprintln!("mailer: {problem}");
-        }
-        if read.problem_count > read.problems.len() as u64 {
-            eprintln!(
-                "mailer: {} problems in all; the report has every one",
-                read.problem_count
-            );
-        }
-    }
-    if let Some(error) = end.read.and_then(|read| read.error) {
-        return Err(batch::failure(error));
-    }
-    if end.no_dns {
-        return Err(Failure::new(
-            Exit::Network,
-            "no name server answers; nothing can be delivered",
-        )
-        .hint("check the network and /etc/resolv.conf, or name a server with --dns ADDR:PORT")
-        .into());
-    }
-    if stopped == Some(Stopped::Blocked) {
-        return Err(Failure::new(Exit::Network, "no mail server answers: outgoing connections to this port seem to be blocked here")
-            .hint("many providers block port 25; ask yours, or send through a relay with --relay HOST:PORT")
-            .into());
+    if let Some(text) = report_failure {
+        return Err(Failure::new(Exit::Io, format!("{text}; {counts}")).into());
     }
     let count = |statuses: &[Status]| {
         statuses
@@ -62,25 +44,93 @@ pub fn conclude(end: RunEnd, show: &ShowArgs, stopped: Option<Stopped>) -> Resul
         Status::Invalid,
         Status::Held,
     ]);
-    let total = end.ledger.len();
+    if pending == 0 && failures == 0 {
+        return Ok(Exit::Done);
+    }
+    let why = match stopped {
+        Some(Stopped::Signal) => "stopped by a signal: ",
+        Some(Stopped::Time) => "the time of --run-for is over: ",
+        _ => "",
+    };
     let where_to_look = match &show.report {
         Some(path) if path.as_os_str() != "-" => format!("see {}", path.display()),
         _ => "run with --report FILE to see each".into(),
     };
+    let total = end.ledger.len();
     if pending > 0 {
-        let why = match stopped {
-            Some(Stopped::Signal) => "stopped by a signal: ",
-            Some(Stopped::Time) => "the time of --run-for is over: ",
-            _ => "",
-        };
-        eprintln!(
-            "mailer: {why}{pending} of {total} recipients still pending, {failures} failed; {where_to_look}, and send those again later"
-        );
+        say::complain(format!(
+            "{why}{pending} of {total} recipients still pending, {failures} failed; {where_to_look} \
+             (sending the same batch again would send it to everybody again)"
+        ));
         return Ok(Exit::Pending);
     }
-    if failures > 0 {
-        eprintln!("mailer: {failures} of {total} recipients failed; {where_to_look}");
-        return Ok(Exit::Failures);
+    say::complain(format!(
+        "{why}{failures} of {total} recipients failed; {where_to_look}"
+    ));
+    Ok(Exit::Failures)
+}
+
+fn show_problems(end: &RunEnd) {
+    let Some(read) = &end.read else { return };
+    for problem in &read.problems {
+        say::complain(problem);
     }
-    Ok(Exit::Done)
+    if read.problem_count > read.problems.len() as u64 {
+        say::complain(format!(
+            "{} problems in all; the report has every one",
+            read.problem_count
+        ));
+    }
+}
+
+/// What kept the run from doing its work, if anything did.
+fn fatal(end: &mut RunEnd, stopped: Option<Stopped>) -> Option<anyhow::Error> {
+    if let Some(error) = &end.ledger_failure {
+        let text = format!("the ledger cannot be written: {error}; sending was stopped");
+        let hint = "make room in the state directory, or name another one with --state DIR";
+        return Some(Failure::new(Exit::Io, text).hint(hint).into());
+    }
+    if let Some(error) = end.read.as_mut().and_then(|read| read.error.take()) {
+        return Some(batch::failure(error));
+    }
+    if end.no_dns {
+        let text = "no name server answers; nothing can be delivered";
+        let hint = "check the network and /etc/resolv.conf, or name a server with --dns ADDR:PORT";
+        return Some(Failure::new(Exit::Network, text).hint(hint).into());
+    }
+    match stopped {
+        Some(Stopped::Blocked) => {
+            let text =
+                "no mail server answers: outgoing connections to this port seem to be blocked here";
+            let hint = "many providers block port 25; ask yours, or send through a relay with --relay HOST:PORT";
+            Some(Failure::new(Exit::Network, text).hint(hint).into())
+        }
+        Some(Stopped::Trouble) => {
+            let why = end.trouble.as_deref().unwrap_or_default();
+            let text = format!("the relay does not accept our credentials: {why}");
+            Some(
+                Failure::new(Exit::Permission, text)
+                    .hint("check --credentials or MAILER_RELAY_USER")
+                    .into(),
+            )
+        }
+        _ => None,
+    }
+}
+
+/// `12 delivered, 3 deferred of 15 recipients`.
+fn counts(ledger: &Ledger) -> String {
+    let mut parts = Vec::new();
+    for status in Status::ALL {
+        let count = ledger.count(status);
+        if count > 0 {
+            parts.push(format!("{count} {}", status.name()));
+        }
+    }
+    let parts = if parts.is_empty() {
+        "nobody".into()
+    } else {
+        parts.join(", ")
+    };
+    format!("{parts} of {} recipients", ledger.len())
 }

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::say;
+
 /// The exit statuses of the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -79,14 +81,14 @@ fn one_line(text: &str) -> String {
 pub fn report(error: &anyhow::Error) -> Exit {
     match error.downcast_ref::<Failure>() {
         Some(failure) => {
-            eprintln!("mailer: {}", failure.message);
+            say::complain(&failure.message);
             if let Some(hint) = &failure.hint {
-                eprintln!("hint: {hint}");
+                say::to_stderr(&format!("hint: {hint}\n"));
             }
             failure.exit
         }
         None => {
-            eprintln!("mailer: {}", one_line(&format!("{error:#}")));
+            say::complain(one_line(&format!("{error:#}")));
             Exit::Software
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::args::InspectArgs;
 use super::batch;
 use super::exit::{Exit, Failure};
+use super::say;
 use crate::batch::{Inspected, inspect};
 use crate::mail::verdict::printable;
 use crate::report::summary::plural;
@@ -40,6 +41,12 @@ pub fn run(args: &InspectArgs) -> Result<Exit> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(Failure::new(Exit::Io, format!("cannot write: {error}")).into()),
         Ok(()) => {}
+    }
+    if totals.invalid > 0 {
+        say::complain(format!(
+            "{} in the batch",
+            plural(totals.invalid, "problem")
+        ));
     }
     Ok(if totals.invalid > 0 {
         Exit::Failures

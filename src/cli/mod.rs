@@ -7,8 +7,10 @@ pub mod config;
 pub mod exit;
 mod inspect;
 mod rehearse;
+mod say;
 mod send;
 mod sink;
+mod target;
 mod watch;
 
 use std::ffi::OsString;
@@ -17,7 +19,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use args::{Cli, Command};
-use exit::{Exit, Failure};
+use exit::Exit;
 
 /// Runs the program with these arguments, the first being its own name. Returns the exit status.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
@@ -40,11 +42,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Config(args) => {
-            let text = config::to_toml(&config::settings(&args.delivery)?);
-            use std::io::Write;
-            std::io::stdout()
-                .write_all(text.as_bytes())
-                .map_err(|error| Failure::new(Exit::Io, format!("cannot write: {error}")))?;
+            say::to_stdout(&config::to_toml(&config::settings(&args.delivery)?))?;
             Ok(Exit::Done)
         }
     }

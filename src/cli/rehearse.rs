@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::args::RehearseArgs;
 use super::exit::{Exit, Failure};
-use super::{config, send};
+use super::{config, say, send};
 use crate::sink::dns::DnsServer;
 use crate::sink::zone::Zone;
 use crate::sink::{Rule, Sink, SinkConfig};
@@ -71,10 +71,10 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
         args.show.prints_summary(),
     ) {
         (true, ..) => {}
-        (_, true, true) => eprint!("\n{seen}"),
-        (_, true, false) => eprint!("{summary}\n{seen}"),
-        (_, false, true) => print!("\n{seen}"),
-        (_, false, false) => print!("{summary}\n{seen}"),
+        (_, true, true) => say::to_stderr(&format!("\n{seen}")),
+        (_, true, false) => say::to_stderr(&format!("{summary}\n{seen}")),
+        (_, false, true) => say::to_stdout(&format!("\n{seen}"))?,
+        (_, false, false) => say::to_stdout(&format!("{summary}\n{seen}"))?,
     }
     Ok(exit)
 }

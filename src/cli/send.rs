@@ -1,8 +1,7 @@
 //! `mailer send`: opens the batch, lets the engine run, shows what happens, writes the report, and ends with the right
 //! status.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,8 @@ use super::batch::{self, Stdin};
 use super::conclude::conclude;
 use super::config;
 use super::exit::{Exit, Failure};
+use super::say;
+use super::target::Target;
 use super::watch::watch;
 use crate::batch::{BatchStore, inspect};
 use crate::engine::run::{self, RunEnd, StartError};
@@ -31,7 +32,8 @@ pub fn run(args: &SendArgs) -> Result<Exit> {
     deliver(&args.read, &args.delivery, &args.show, settings).map(|(exit, _)| exit)
 }
 
-/// Delivers a batch with these settings; `flags` are what they were made from, for when they are read again. Returns the status to end with, and the summary.
+/// Delivers a batch with these settings; `flags` are what they were made from, for when they are read again. Returns
+/// the status to end with, and the summary.
 ///
 /// # Errors
 /// A [`Failure`].
@@ -42,7 +44,17 @@ pub fn deliver(
     settings: Settings,
 ) -> Result<(Exit, String)> {
     let state = batch::make_state(&settings.state)?;
-    let report = open_report(show.report.as_deref())?;
+    let mut read_by_us = read.batch.clone();
+    read_by_us.extend(read.to_file.clone());
+    read_by_us.extend(
+        [flags.config.clone(), flags.credentials.clone()]
+            .into_iter()
+            .flatten(),
+    );
+    let report = match &show.report {
+        Some(path) => Some(Target::open(path, &read_by_us)?),
+        None => None,
+    };
     let stdin = if read.strict {
         refuse_invalid(read, &state)?
     } else {
@@ -61,11 +73,18 @@ pub fn deliver(
         .map_err(start_failure)?;
     let stopped = watch(&running, flags, show, began, stop_after)?;
     let end = running.finish();
-    let summary = tell(&end, &store, &queues, report, began.elapsed())?;
+    let (summary, report_failure) = tell(&end, &store, &queues, report, began.elapsed());
     if show.prints_summary() {
-        eprint!("{summary}");
+        say::to_stderr(&summary);
     }
-    Ok((conclude(end, show, stopped)?, summary))
+    let trouble = report_failure.map(|error| {
+        let path = show.report.as_deref().unwrap_or(Path::new("-"));
+        format!(
+            "{}: the report could not be written: {error}",
+            path.display()
+        )
+    });
+    Ok((conclude(end, show, stopped, trouble)?, summary))
 }
 
 /// `--strict`: reads the whole batch first, and refuses it if anything in it is invalid.
@@ -91,7 +110,7 @@ fn refuse_invalid(read: &ReadArgs, state: &Path) -> Result<Stdin> {
     )
     .map_err(batch::failure)?;
     for problem in &problems {
-        eprintln!("mailer: {problem}");
+        say::complain(problem);
     }
     if count > 0 {
         return Err(Failure::new(
@@ -125,33 +144,17 @@ fn start_failure(error: StartError) -> anyhow::Error {
     .into()
 }
 
-/// Opens the report before anything is sent: who cannot have a report should know at once.
-fn open_report(path: Option<&Path>) -> Result<Option<Box<dyn Write>>> {
-    let Some(path) = path else { return Ok(None) };
-    if path.as_os_str() == "-" {
-        return Ok(Some(Box::new(BufWriter::new(io::stdout().lock()))));
-    }
-    let file = File::create(path).map_err(|error| {
-        Failure::new(
-            Exit::CantCreate,
-            format!("{}: cannot write the report: {error}", path.display()),
-        )
-    })?;
-    Ok(Some(Box::new(BufWriter::new(file))))
-}
-
-/// Writes the report if one is wanted, and makes the summary.
+/// Writes the report if one is wanted, and makes the summary, whatever becomes of the report.
 fn tell(
     end: &RunEnd,
     store: &BatchStore,
     queues: &[String],
-    report: Option<Box<dyn Write>>,
+    report: Option<Target>,
     took: Duration,
-) -> Result<String> {
-    let failed =
-        |error: io::Error| Failure::new(Exit::Io, format!("cannot write the report: {error}"));
+) -> (String, Option<io::Error>) {
     let mut summary = Summary::default();
-    let mut report = report.map(Report::begin).transpose().map_err(failed)?;
+    let mut failure = None;
+    let mut report = report.and_then(|target| keep(Report::begin(target), &mut failure));
     for number in 0..store.message_count() {
         let message = MessageNo(number as u32);
         let Some(record) = store.message(message) else {
@@ -159,7 +162,10 @@ fn tell(
         };
         for recipient in record.first_recipient()..record.first_recipient() + record.recipients() {
             let recipient = RecipientNo(recipient);
-            let outcome = end.ledger.outcome(recipient).map_err(failed)?;
+            let outcome = end.ledger.outcome(recipient);
+            let Some(outcome) = keep(outcome, &mut failure) else {
+                continue;
+            };
             let plain = report.is_none() && outcome.status == Status::Delivered;
             let text = if plain {
                 String::new()
@@ -167,24 +173,35 @@ fn tell(
                 store.recipient_text(recipient)
             };
             summary.add(&text, &outcome);
-            if let Some(report) = &mut report {
-                let queue = outcome
-                    .last
-                    .as_ref()
-                    .and_then(|last| last.via.queue.index().checked_sub(1));
-                let queue = queue.map_or("general", |at| queues.get(at).map_or("", String::as_str));
-                let row = Row {
-                    message: message.ordinal(),
-                    recipient: &text,
-                    outcome: &outcome,
-                    queue,
-                };
-                report.row(&row).map_err(failed)?;
-            }
+            let queue = outcome
+                .last
+                .as_ref()
+                .and_then(|last| last.via.queue.index().checked_sub(1));
+            let queue = queue.map_or("general", |at| queues.get(at).map_or("", String::as_str));
+            let row = Row {
+                message: message.ordinal(),
+                recipient: &text,
+                outcome: &outcome,
+                queue,
+            };
+            report =
+                report.and_then(|mut report| keep(report.row(&row).map(|()| report), &mut failure));
         }
     }
     if let Some(report) = report {
-        report.finish().map_err(failed)?;
+        let finished = report.finish().and_then(Target::finish);
+        keep(finished, &mut failure);
     }
-    Ok(summary.render(store.message_count() as u64, took))
+    (summary.render(store.message_count() as u64, took), failure)
+}
+
+/// The value, or the first failure noted.
+fn keep<T>(outcome: io::Result<T>, failure: &mut Option<io::Error>) -> Option<T> {
+    match outcome {
+        Ok(value) => Some(value),
+        Err(error) => {
+            failure.get_or_insert(error);
+            None
+        }
+    }
 }

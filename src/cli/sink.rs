@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::args::SinkArgs;
 use super::exit::{Exit, Failure};
-use super::rehearse;
+use super::{rehearse, say};
 use crate::sink::dns::DnsServer;
 use crate::sink::zone::Zone;
 use crate::sink::{Listen, Sink, SinkConfig, Stats, Storage, zone_text};
@@ -37,14 +37,14 @@ pub fn run(args: &SinkArgs) -> Result<Exit> {
         None => None,
     };
     if wants_all_loopback(args)? && !sink.covers_loopback() {
-        eprintln!(
-            "mailer: listening on 127.0.0.1 only: this system does not let us listen on all of 127.0.0.0/8"
+        say::complain(
+            "listening on 127.0.0.1 only: this system does not let us listen on all of 127.0.0.0/8",
         );
     }
     announce(&sink, dns.as_ref())?;
     signals.forever().next();
     let stats = sink.stop();
-    eprintln!("{stats}");
+    say::to_stderr(&format!("{stats}\n"));
     if let Some(path) = &args.stats {
         write_stats(path, &stats)?;
     }

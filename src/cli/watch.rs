@@ -10,8 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::args::{DeliveryArgs, ShowArgs};
-use super::config;
 use super::exit::{Exit, Failure};
+use super::{config, say};
 use crate::engine::run::Running;
 use crate::progress::Progress;
 
@@ -28,6 +28,8 @@ pub enum Stopped {
     Time,
     /// No server anywhere answers.
     Blocked,
+    /// A relay does not accept our credentials.
+    Trouble,
 }
 
 /// Shows progress and obeys signals until the run is over. Returns what stopped it before its end, if anything did.
@@ -60,11 +62,19 @@ pub fn watch(
                 () if stop_after.is_some_and(|after| now >= began + after) => {
                     Some((Stopped::Time, now))
                 }
+                () if running.trouble().is_some() => Some((Stopped::Trouble, now)),
                 () if running.is_blocked() => Some((Stopped::Blocked, now)),
                 () => None,
             };
-            if stopped.is_some() {
+            if let Some((why, _)) = stopped {
                 running.stop();
+                if why == Stopped::Signal
+                    && let Some(progress) = &progress
+                {
+                    progress.note(
+                        "stopping: transactions under way may end; once more to cut them off",
+                    );
+                }
             }
         }
         if !cut && stopped.is_some_and(|(_, at)| told.ends > 1 || now >= at + GRACE) {
@@ -110,6 +120,6 @@ impl Told {
 fn reload(running: &Running, flags: &DeliveryArgs) {
     match config::settings(flags) {
         Ok(settings) => running.set_limits(&settings),
-        Err(error) => eprintln!("mailer: the configuration was not read again: {error}"),
+        Err(error) => say::complain(format!("the configuration was not read again: {error}")),
     }
 }

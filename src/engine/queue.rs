@@ -329,6 +329,7 @@ impl QueueThread {
         let snapshot = self.dispatcher.snapshot();
         gauges.workers.store(snapshot.workers as u64, Relaxed);
         gauges.ready.store(snapshot.ready as u64, Relaxed);
+        gauges.in_hand.store(snapshot.in_hand as u64, Relaxed);
         gauges.waiting.store(snapshot.waiting as u64, Relaxed);
         gauges.delayed.store(snapshot.delayed as u64, Relaxed);
     }

@@ -81,6 +81,8 @@ pub struct RunEnd {
     pub read: Option<ReadEnd>,
     /// No name server answered at all.
     pub no_dns: bool,
+    /// What made it useless to go on, if anything did.
+    pub trouble: Option<String>,
 }
 
 /// Starts delivering what `reader` reads into `store`.
@@ -268,6 +270,7 @@ impl Running {
             ledger_failure,
             read,
             no_dns: self.no_dns.load(Relaxed),
+            trouble: self.shared.trouble().map(str::to_owned),
         }
     }
 }

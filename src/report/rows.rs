@@ -103,12 +103,14 @@ impl<W: Write> Report<W> {
             .map_err(io_error)
     }
 
-    /// Writes out what is buffered.
+    /// Writes out what is buffered, and hands back where it was written to.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.csv.flush()
+    pub fn finish(self) -> io::Result<W> {
+        self.csv
+            .into_inner()
+            .map_err(|error| io::Error::new(error.error().kind(), error.error().to_string()))
     }
 }
 

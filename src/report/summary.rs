@@ -64,11 +64,16 @@ impl Summary {
                 .map(|enhanced| format!("{enhanced} "))
                 .unwrap_or_default();
             let recipient = crate::mail::verdict::printable(recipient, 80);
-            let text = crate::mail::verdict::printable(&last.verdict.text, TEXT_SHOWN);
-            format!(
-                "{code}{enhanced}{text} (at {}, e.g. {recipient})",
-                last.verdict.stage.name()
-            )
+            let text = shortened(&last.verdict.text);
+            {
+                let stage = last.verdict.stage.name();
+                let who = if recipient.is_empty() {
+                    String::new()
+                } else {
+                    format!(", e.g. {recipient}")
+                };
+                format!("{code}{enhanced}{text} (at {stage}{who})")
+            }
         };
         self.reasons
             .entry(reason)
@@ -88,10 +93,10 @@ impl Summary {
     pub fn render(&self, messages: u64, took: Duration) -> String {
         let recipients: u64 = self.counts.iter().sum();
         let mut out = String::new();
-        let rate = recipients as f64 / took.as_secs_f64().max(0.001);
+        let rate = self.count(Status::Delivered) as f64 / took.as_secs_f64().max(0.001);
         let _ = writeln!(
             out,
-            "{} to {} in {:.1} s ({:.0}/s)",
+            "{} to {} in {:.1} s, {:.0} delivered/s",
             plural(messages, "message"),
             plural(recipients, "recipient"),
             took.as_secs_f64(),
@@ -124,6 +129,18 @@ impl Summary {
         }
         out
     }
+}
+
+/// A text cut at a word, and marked so, if it is long.
+fn shortened(text: &str) -> String {
+    let kept = crate::mail::verdict::printable(text, TEXT_SHOWN);
+    if kept.len() >= text.len() {
+        return kept;
+    }
+    let words = kept
+        .rsplit_once(' ')
+        .map_or(kept.as_str(), |(words, _)| words);
+    format!("{words} ...")
 }
 
 /// A reply's text with what differs between recipients taken out, so that equal reasons are counted together.
@@ -192,7 +209,7 @@ mod tests {
             },
         );
         let screen = summary.render(1, Duration::from_secs(2));
-        let expected = "1 message to 3 recipients in 2.0 s (2/s)\n  delivered          1   33.3 %\n  refused            2   66.7 %\n\
+        let expected = "1 message to 3 recipients in 2.0 s, 0 delivered/s\n  delivered          1   33.3 %\n  refused            2   66.7 %\n\
             why:\n       2 refused: 550 5.1.1 <a@x.test> unknown (at rcpt, e.g. a@x.test)\n";
         assert_eq!(screen, expected);
     }
