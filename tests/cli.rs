@@ -9,7 +9,10 @@ fn mailer(arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env("XDG_CONFIG_HOME", "/nonexistent")
-        .env_remove("XDG_STATE_HOME");
+        .env(
+            "XDG_STATE_HOME",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/state"),
+        );
     command.env("HOME", "/nonexistent").stdin(Stdio::null());
     command
 }
@@ -357,4 +360,29 @@ fn outputs_that_cannot_be_written_never_end_in_a_panic() {
 fn inspect_says_on_standard_error_that_something_is_wrong() {
     let output = run_with_input(&["inspect"], b"From: a@s.example\nTo: b@@r\n\nx\n");
     assert_fails(&output, 1, "1 problem in the batch");
+}
+
+#[test]
+fn a_name_or_address_of_ours_that_cannot_be_used_is_found_before_anything_is_sent() {
+    let scratch = tempfile::tempdir().unwrap();
+    let batch = file(scratch.path(), "b.eml", MESSAGE.as_bytes());
+    for name in ["a b", "", "x\r\nVRFY root"] {
+        assert_fails(
+            &run(&["rehearse", "--state", "/tmp", "--hello", name, &batch]),
+            78,
+            "our name for EHLO",
+        );
+    }
+    let state = scratch.path().display().to_string();
+    let output = run(&[
+        "send",
+        "--state",
+        &state,
+        "--dns",
+        "127.0.0.1:1",
+        "--bind",
+        "192.0.2.1",
+        &batch,
+    ]);
+    assert_fails(&output, 78, "bind 192.0.2.1");
 }

@@ -350,10 +350,23 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     }
     set(&mut settings.timeouts.connect, flags.connect_timeout);
     set(&mut settings.timeouts.dot, flags.dot_timeout);
+    if settings.hello.is_none() {
+        settings.hello = host_name();
+    }
     if settings.state.as_os_str().is_empty() {
         settings.state = default_state()?;
     }
     Ok(())
+}
+
+/// This machine's name, if it is fully qualified: only then is it one that a server can look up (RFC 5321 4.1.4).
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()?
+        .trim()
+        .to_owned();
+    let is_usable = name.contains('.') && crate::smtp::command::check_hello(&name).is_ok();
+    is_usable.then_some(name)
 }
 
 fn default_state() -> Result<PathBuf> {
@@ -370,6 +383,13 @@ fn default_state() -> Result<PathBuf> {
 
 fn check(settings: &Settings) -> Result<()> {
     let config = |message: String| Err(anyhow::Error::from(Failure::new(Exit::Config, message)));
+    if let Some(hello) = &settings.hello
+        && let Err(bad) = crate::smtp::command::check_hello(hello)
+    {
+        return config(format!(
+            "our name for EHLO, {hello:?}, cannot be used: {bad}"
+        ));
+    }
     if settings.retry.min > settings.retry.max {
         return config(format!(
             "the first retry delay ({}) is longer than the longest ({})",

@@ -135,6 +135,8 @@ fn start_failure(error: StartError) -> anyhow::Error {
         .hint("name another one with --state DIR"),
         StartError::Resolver(text) => Failure::new(Exit::Network, format!("no resolver: {text}"))
             .hint("name a server with --dns ADDR:PORT"),
+        StartError::Bind(ip, error) => Failure::new(Exit::Config, format!("bind {ip}: {error}"))
+            .hint("name an address of this machine"),
         StartError::Tls(error) => Failure::new(Exit::Config, format!("certificates: {error}")),
         StartError::Routes(text) => Failure::new(Exit::Config, text),
         StartError::Thread(error) => {

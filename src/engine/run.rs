@@ -29,7 +29,7 @@ use crate::batch::{BatchReader, BatchStore};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::ledger::Ledger;
 use crate::mail::QueueId;
-use crate::net::{Tls, TlsError};
+use crate::net::{self, Tls, TlsError};
 use crate::queue::event::Event;
 use crate::queue::permits::PermitTable;
 use crate::queue::{Dispatcher, DispatcherConfig};
@@ -50,6 +50,8 @@ pub enum StartError {
     Resolver(String),
     /// The queues of the configuration contradict each other.
     Routes(String),
+    /// This address is not one of this machine.
+    Bind(std::net::IpAddr, io::Error),
     /// Certificates for TLS cannot be used.
     Tls(TlsError),
     /// A thread cannot be started.
@@ -95,6 +97,9 @@ pub fn start(
     settings: Settings,
     reads_stdin: bool,
 ) -> Result<Running, StartError> {
+    for source in &settings.bind {
+        net::can_bind(*source).map_err(|error| StartError::Bind(*source, error))?;
+    }
     let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
     let routes = Arc::new(routes(&settings)?);
     let finder = Finder::new(means(&settings)?, settings.port, policies(&settings)?);

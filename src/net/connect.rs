@@ -28,6 +28,20 @@ pub fn connect(peer: SocketAddr, source: Option<IpAddr>, deadline: Instant) -> i
     Ok(socket)
 }
 
+/// Whether connections can be made from this address.
+///
+/// # Errors
+/// What the system says: mostly that the address is not one of this machine.
+pub fn can_bind(source: IpAddr) -> io::Result<()> {
+    let address = SocketAddr::new(source, 0);
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.bind(&address.into())
+}
+
 /// Connects to a socket of this machine (LMTP servers listen on such).
 ///
 /// # Errors
@@ -66,6 +80,12 @@ mod tests {
             )
             .is_ok()
         );
+    }
+
+    #[test]
+    fn an_address_of_another_machine_cannot_be_bound() {
+        assert!(can_bind("127.0.0.77".parse().unwrap()).is_ok());
+        assert!(can_bind("192.0.2.1".parse().unwrap()).is_err());
     }
 
     #[test]

@@ -4,6 +4,6 @@ pub mod connect;
 pub mod tls;
 pub mod wire;
 
-pub use connect::{connect, connect_unix};
+pub use connect::{can_bind, connect, connect_unix};
 pub use tls::{Agreed, Tls, TlsError, TlsFiles};
 pub use wire::{Wire, WireError};
