@@ -386,3 +386,54 @@ fn a_name_or_address_of_ours_that_cannot_be_used_is_found_before_anything_is_sen
     ]);
     assert_fails(&output, 78, "bind 192.0.2.1");
 }
+
+#[test]
+fn the_test_receiver_offers_what_it_is_told_to() {
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpStream;
+    let arguments = [
+        "sink",
+        "--listen",
+        "127.0.0.1:0",
+        "--tls=mx.a.test,mx.b.test",
+        "--chunking",
+    ];
+    let sink = mailer(&arguments).stdout(Stdio::piped()).spawn();
+    let mut sink = Running(sink.unwrap());
+    let mut announced = String::new();
+    let mut lines = BufReader::new(sink.0.stdout.take().unwrap());
+    lines.read_line(&mut announced).unwrap();
+    let address = announced.trim().strip_prefix("smtp ").unwrap();
+    let mut client = BufReader::new(TcpStream::connect(address).unwrap());
+    client.get_mut().write_all(b"EHLO a.test\r\n").unwrap();
+    let mut offered = String::new();
+    while !offered.ends_with("250 STARTTLS\r\n") {
+        assert_ne!(client.read_line(&mut offered).unwrap(), 0, "{offered}");
+    }
+    assert!(offered.contains("250-CHUNKING\r\n"), "{offered}");
+    client.get_mut().write_all(b"STARTTLS\r\n").unwrap();
+    let mut reply = String::new();
+    client.read_line(&mut reply).unwrap();
+    assert!(reply.starts_with("220 "), "{reply}");
+    let mut builder = native_tls::TlsConnector::builder();
+    builder.danger_accept_invalid_certs(true);
+    // The name is checked: the certificate is for those that were asked for.
+    let connector = builder.build().unwrap();
+    let stream = connector.connect("mx.b.test", client.into_inner()).unwrap();
+    let shown = stream.peer_certificate().unwrap().unwrap();
+    let shown = openssl::x509::X509::from_der(&shown.to_der().unwrap()).unwrap();
+    let names = shown.subject_alt_names().unwrap();
+    let names: Vec<_> = names.iter().filter_map(|name| name.dnsname()).collect();
+    assert_eq!(names, ["mx.a.test", "mx.b.test"]);
+}
+
+/// A program that ends with its test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

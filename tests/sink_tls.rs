@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mailer::sink::certificate::{Authority, Certificate};
 use mailer::sink::{Sink, SinkConfig, SinkTls};
+use mailer::smtp::server::AuthSettings;
 use native_tls::{Protocol, TlsConnector, TlsStream};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -358,4 +359,41 @@ fn random_bytes_instead_of_a_handshake_leave_the_receiver_working() {
     }
     secured(&sink).send("x\r\n");
     assert!(sink.wait_until(|stats| stats.tls_failures == 20, PATIENCE));
+}
+
+#[test]
+fn credentials_are_asked_for_inside_tls() {
+    let mut config = SinkConfig::keeping().with_tls(self_signed());
+    config.server.auth = Some(AuthSettings {
+        only_in_tls: true,
+        ..AuthSettings::new("user", "pencil")
+    });
+    config.server.auth_required = true;
+    config.rules = ["stage=auth reply=\"454 4.7.0 try again later\" first=1"]
+        .map(|rule| rule.parse().unwrap())
+        .into();
+    let sink = Sink::start(config).unwrap();
+    let mut client = secured(&sink);
+    assert!(
+        client
+            .ask("MAIL FROM:<a@a.test>\r\n")
+            .starts_with("530 5.7.0 ")
+    );
+    let right = "AUTH PLAIN AHVzZXIAcGVuY2ls\r\n";
+    assert!(client.ask(right).starts_with("454 "), "the rule's");
+    assert!(
+        client
+            .ask("AUTH PLAIN AHVzZXIAcGVuCg==\r\n")
+            .starts_with("535 ")
+    );
+    assert!(client.ask(right).starts_with("235 "));
+    client.send("x\r\n");
+    // Each session's part of a nonce is its own.
+    let nonces: Vec<String> = (0..2)
+        .map(|_| secured(&sink).ask("AUTH SCRAM-SHA-256 biwsbj11c2VyLHI9eA==\r\n"))
+        .collect();
+    assert!(nonces[0].starts_with("334 "), "{nonces:?}");
+    assert_ne!(nonces[0], nonces[1]);
+    let stats = sink.stop();
+    assert_eq!((stats.auth_sessions, stats.messages), (1, 1), "{stats}");
 }

@@ -320,6 +320,19 @@ pub struct SinkArgs {
     /// Delay each reply
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub latency: Option<Duration>,
+    /// Offer STARTTLS with a certificate made on the spot for these names [default: sink.test]
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_missing_value = "sink.test"
+    )]
+    pub tls: Option<Vec<String>>,
+    /// Offer CHUNKING
+    #[arg(long)]
+    pub chunking: bool,
     /// Keep each message as a file in DIR
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,

@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure};
 use super::{rehearse, say};
 use crate::sink::dns::DnsServer;
 use crate::sink::zone::Zone;
-use crate::sink::{Listen, Sink, SinkConfig, Stats, Storage, zone_text};
+use crate::sink::{Listen, Sink, SinkConfig, SinkTls, Stats, Storage, zone_text};
 
 /// Runs the command.
 ///
@@ -73,6 +73,14 @@ fn config(args: &SinkArgs) -> Result<SinkConfig> {
     config.latency = args.latency.unwrap_or_default();
     config.find_duplicates = args.find_duplicates;
     config.server.refuse_bare_newlines = args.strict;
+    config.server.chunking = args.chunking;
+    if let Some(names) = &args.tls {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let tls = SinkTls::self_signed(&names);
+        config.tls = Some(tls.map_err(|error| {
+            Failure::new(Exit::Usage, format!("--tls={}: {error}", names.join(",")))
+        })?);
+    }
     if let Some(directory) = &args.keep {
         config.storage = Storage::Maildir(directory.clone());
     }
@@ -152,6 +160,10 @@ fn write_stats(path: &Path, stats: &Stats) -> Result<()> {
         "turns_per_message": stats.turns_per_message(),
         "reused_messages": stats.reused_messages,
         "reused_turns_per_message": stats.reused_turns_per_message(),
+        "tls_sessions": stats.tls_sessions,
+        "tls_failures": stats.tls_failures,
+        "tls_messages": stats.tls_messages,
+        "auth_sessions": stats.auth_sessions,
         "refusals": stats.refusals,
         "violations": stats.violations,
         "duplicates": stats.duplicates,
