@@ -233,8 +233,8 @@ fn certificates_come_from_files_too() {
     let stream = ready_for_tls(sink.address());
     assert!(trusting(&authority).connect(NAME, stream).is_ok());
     for (chain, key, part) in [
-        (&chain, &chain, "use the key in"),
-        (&key, &key, "use "),
+        (&chain, &chain, "chain.pem with"),
+        (&key, &key, "with"),
         (&directory.path().join("none"), &key, "none"),
     ] {
         let error = SinkTls::from_files(chain, key).unwrap_err().to_string();
@@ -244,24 +244,60 @@ fn certificates_come_from_files_too() {
 
 #[test]
 fn an_older_protocol_can_be_asked_for() {
-    let tls = SinkTls {
-        protocol_max: Some(Protocol::Tlsv12),
-        ..self_signed()
-    };
-    let sink = Sink::start(SinkConfig::default().with_tls(tls)).unwrap();
     let modern = TlsConnector::builder()
         .danger_accept_invalid_certs(true)
         .min_protocol_version(Some(Protocol::Tlsv13))
         .build()
         .unwrap();
+    let old = TlsConnector::builder()
+        .danger_accept_invalid_certs(true)
+        .max_protocol_version(Some(Protocol::Tlsv12))
+        .build()
+        .unwrap();
+    let newest = sink(&[]);
+    for connector in [&modern, &old] {
+        let stream = ready_for_tls(newest.address());
+        assert!(connector.connect(NAME, stream).is_ok());
+    }
+    let tls = SinkTls {
+        tls12_only: true,
+        ..self_signed()
+    };
+    let sink = Sink::start(SinkConfig::default().with_tls(tls)).unwrap();
     assert!(modern.connect(NAME, ready_for_tls(sink.address())).is_err());
-    assert!(
-        accepting()
-            .connect(NAME, ready_for_tls(sink.address()))
-            .is_ok()
-    );
+    assert!(old.connect(NAME, ready_for_tls(sink.address())).is_ok());
     let failed = |stats: &mailer::sink::Stats| (stats.tls_sessions, stats.tls_failures) == (1, 1);
     assert!(sink.wait_until(failed, PATIENCE));
+}
+
+#[test]
+fn clients_can_be_made_to_show_a_certificate() {
+    let authority = Authority::new("Clients' authority").unwrap();
+    let tls = SinkTls {
+        client_ca_pem: Some(authority.certificate_pem().unwrap()),
+        ..self_signed()
+    };
+    let sink = Sink::start(SinkConfig::default().with_tls(tls)).unwrap();
+    let showing = |certificate: &Certificate| {
+        let Certificate { chain_pem, key_pem } = certificate;
+        let identity = native_tls::Identity::from_pkcs8(chain_pem, key_pem).unwrap();
+        TlsConnector::builder()
+            .danger_accept_invalid_certs(true)
+            .identity(identity)
+            .build()
+            .unwrap()
+    };
+    let known = showing(&authority.issue(&["client.test"]).unwrap());
+    let stranger = Authority::new("Somebody else").unwrap();
+    let unknown = showing(&stranger.issue(&["client.test"]).unwrap());
+    for (connector, code) in [(&known, "250"), (&unknown, ""), (&accepting(), "")] {
+        let stream = connector.connect(NAME, ready_for_tls(sink.address()));
+        // In TLS 1.3 a client learns only with the first read that its certificate was not taken.
+        let mut client = Client::new(stream.unwrap());
+        let _ = client.reader.get_mut().write_all(b"EHLO a.test\r\n");
+        assert_eq!(client.codes(1), [code]);
+    }
+    assert!(sink.wait_until(|stats| stats.tls_failures == 2, PATIENCE));
 }
 
 #[test]
@@ -396,4 +432,93 @@ fn credentials_are_asked_for_inside_tls() {
     assert_ne!(nonces[0], nonces[1]);
     let stats = sink.stop();
     assert_eq!((stats.auth_sessions, stats.messages), (1, 1), "{stats}");
+}
+
+#[test]
+fn our_own_client_verifies_it_and_knows_what_was_agreed() {
+    use mailer::net::tls::{Tls, TlsFiles};
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    let authority = Authority::new("Test authority").unwrap();
+    std::fs::write(&ca, authority.certificate_pem().unwrap()).unwrap();
+    let files = TlsFiles {
+        ca: Some(ca),
+        identity: None,
+    };
+    let client = Tls::new(&files).unwrap();
+    for (tls12_only, protocol) in [(false, "TLSv1.3"), (true, "TLSv1.2")] {
+        let tls = SinkTls {
+            tls12_only,
+            ..SinkTls::new(authority.issue(&[NAME]).unwrap())
+        };
+        let sink = Sink::start(SinkConfig::default().with_tls(tls)).unwrap();
+        let shake = |name: &str, verify: bool| {
+            let stream = std::sync::Arc::new(ready_for_tls(sink.address()));
+            let deadline = std::time::Instant::now() + PATIENCE;
+            let outcome = client.handshake(stream, name, verify, deadline);
+            outcome.map(|(_, agreed)| agreed)
+        };
+        let agreed = shake(NAME, true).unwrap();
+        assert_eq!((agreed.protocol, agreed.verified), (protocol, true));
+        assert_eq!(agreed.peer.as_deref(), Some(NAME));
+        assert!(shake("other.example.test", true).is_err());
+        assert!(!shake("other.example.test", false).unwrap().verified);
+    }
+}
+
+/// Holds writes back while `held` is there.
+struct Corked {
+    stream: TcpStream,
+    held: Option<Vec<u8>>,
+}
+
+impl Read for Corked {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Corked {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.held {
+            Some(held) => held.write(bytes),
+            None => self.stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Corked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Corked")
+    }
+}
+
+#[test]
+fn commands_in_records_of_their_own_are_one_flight_still() {
+    let sink = sink(&[]);
+    let stream = Corked {
+        stream: ready_for_tls(sink.address()),
+        held: None,
+    };
+    let mut client = Client::new(accepting().connect(NAME, stream).unwrap());
+    client.ask("EHLO a.test\r\n");
+    client.reader.get_mut().get_mut().held = Some(Vec::new());
+    for line in TRANSACTION.split_inclusive('\n') {
+        client.say(line);
+    }
+    let below = client.reader.get_mut().get_mut();
+    let flight = below.held.take().unwrap();
+    below.stream.write_all(&flight).unwrap();
+    assert_eq!(client.codes(3), ["250", "250", "354"]);
+    drop(client);
+    assert!(sink.wait_until(|stats| stats.open == 0, PATIENCE));
+    assert_eq!(
+        sink.stop().turns,
+        5,
+        "greeting, EHLO, STARTTLS, EHLO, flight"
+    );
 }

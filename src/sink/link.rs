@@ -8,14 +8,14 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use native_tls::{HandshakeError, TlsAcceptor, TlsStream};
+use openssl::ssl::{HandshakeError, SslAcceptor, SslStream};
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A connection.
 pub(super) struct Link<'a> {
     stream: &'a TcpStream,
-    tls: Option<Box<TlsStream<&'a TcpStream>>>,
+    tls: Option<SslStream<&'a TcpStream>>,
 }
 
 impl<'a> Link<'a> {
@@ -28,13 +28,14 @@ impl<'a> Link<'a> {
     }
 
     /// Shakes hands.
-    pub fn secure(&mut self, acceptor: &TlsAcceptor) -> io::Result<()> {
+    pub fn secure(&mut self, acceptor: &SslAcceptor) -> io::Result<()> {
         match acceptor.accept(self.stream) {
             Ok(tls) => {
-                self.tls = Some(Box::new(tls));
+                self.tls = Some(tls);
                 Ok(())
             }
-            Err(HandshakeError::Failure(error)) => Err(io::Error::other(error)),
+            Err(HandshakeError::SetupFailure(error)) => Err(error.into()),
+            Err(HandshakeError::Failure(half)) => Err(io::Error::other(half.into_error())),
             // It has run into the socket's time-out: nobody goes on with it.
             Err(HandshakeError::WouldBlock(_)) => Err(io::ErrorKind::TimedOut.into()),
         }

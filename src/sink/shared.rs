@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use native_tls::TlsAcceptor;
+use openssl::ssl::SslAcceptor;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::{SinkConfig, SinkError};
@@ -22,7 +22,7 @@ use super::tls::SinkTls;
 
 pub(super) struct Shared {
     pub config: SinkConfig,
-    pub acceptor: Option<TlsAcceptor>,
+    pub acceptor: Option<SslAcceptor>,
     pub server: Arc<crate::smtp::server::ServerSettings>,
     pub rules: RuleBook,
     pub store: Store,

@@ -46,6 +46,30 @@ fn the_example_of_rfc_7677_is_played_as_printed() {
     );
 }
 
+/// A final response with the proof of somebody who knows the secret.
+fn signed_for(exchange: &Scram, without_proof: &str) -> String {
+    let message = format!(
+        "{},{},{without_proof}",
+        exchange.client_first_bare, exchange.server_first
+    );
+    let client_key = mac(&salted(&settings()), b"Client Key");
+    let signature = mac(&Sha256::digest(client_key), message.as_bytes());
+    let proof: Vec<u8> = client_key
+        .iter()
+        .zip(signature)
+        .map(|(a, b)| a ^ b)
+        .collect();
+    format!("{without_proof},p={}", BASE64.encode(proof))
+}
+
+fn signed(without_proof: &str) -> String {
+    let first = b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
+    signed_for(
+        &Scram::start(&settings(), NONCE, first).unwrap(),
+        without_proof,
+    )
+}
+
 #[test]
 fn scram_refuses_what_is_not_exactly_right() {
     const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
@@ -70,7 +94,8 @@ fn scram_refuses_what_is_not_exactly_right() {
     }
     let wrong_proof = format!("{BOUND},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVA=");
     let wrong_binding = BOUND.replace("biws", "eSws") + ",p=AAAA";
-    let wrong_nonce = BOUND.replace("$k0", "$k1") + ",p=AAAA";
+    let wrong_nonce = BOUND.replace("$k0", "$k1");
+    let wrong_nonce = signed(&wrong_nonce);
     let no_proof = format!("{BOUND},p=");
     for final_response in [&wrong_proof, &wrong_binding, &wrong_nonce, &no_proof] {
         assert_eq!(
@@ -84,8 +109,16 @@ fn scram_refuses_what_is_not_exactly_right() {
     }
     // The right proof under another name: the user is part of what is signed.
     let right = format!("{BOUND},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+    assert_eq!(
+        last(&[FIRST, &right]),
+        challenge("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
+    );
+    assert_eq!(signed(BOUND), right, "the test signs as clients do");
     let other = FIRST.replace("user", "user2");
     assert_eq!(last(&[&other, &right]), Step::Failure);
+    let exchange = Scram::start(&settings(), NONCE, other.as_bytes()).unwrap();
+    let signed_by_other = signed_for(&exchange, BOUND);
+    assert_eq!(last(&[&other, &signed_by_other]), Step::Failure);
     assert_eq!(last(&[FIRST, &right, "x"]), Step::Malformed);
 }
 

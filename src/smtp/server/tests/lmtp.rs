@@ -61,6 +61,10 @@ fn a_reply_that_waits_holds_those_behind_it() {
             "<pause>\r\n250 2.0.0 OK: taken\r\n<pause>\r\n250 2.0.0 OK: taken\r\n250 2.0.0 OK\r\n",
         ),
         (
+            Vec::new(),
+            "250 2.0.0 OK: taken\r\n250 2.0.0 OK: taken\r\n250 2.0.0 OK\r\n",
+        ),
+        (
             vec![Decision::reply(421, "4.3.2 closing")],
             "421 4.3.2 closing\r\n",
         ),
