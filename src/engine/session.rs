@@ -195,7 +195,8 @@ impl Session {
             match self.conversation.next() {
                 Next::Await(stage) => self.exchange(stage),
                 Next::StartTls => return Turn::Handshake,
-                Next::SendBody(_) => return Turn::Body,
+                Next::SendBody(_) if self.wire.input().is_empty() => return Turn::Body,
+                Next::SendBody(_) => self.take_before_body(),
                 Next::Done(end) => return Turn::Done(end),
                 Next::Closed(why) => return Turn::Closed(why),
                 Next::Ready if self.wire.input().is_empty() => return Turn::Ready,
@@ -245,6 +246,19 @@ impl Session {
             Progress::Partial | Progress::Garbled(_) => {
                 self.conversation.on_garbled(Garbled::Surplus)
             }
+        }
+    }
+
+    /// The content has not left, and there is input: replies to commands before a chunk, a refusal that comes early, or
+    /// something out of step. Taken now, since behind the content it would count as the reply to it.
+    fn take_before_body(&mut self) {
+        let (used, progress) = self.parser.feed(self.wire.input());
+        self.wire.consume(used);
+        match progress {
+            Progress::Complete => self.conversation.on_reply(self.parser.reply()),
+            Progress::Partial if self.conversation.is_reply_due() => {}
+            Progress::Partial => self.conversation.on_garbled(Garbled::Surplus),
+            Progress::Garbled(garbled) => self.conversation.on_garbled(garbled),
         }
     }
 

@@ -317,6 +317,11 @@ impl Conversation {
         self.messages_accepted
     }
 
+    /// True if a command has left that is not answered.
+    pub fn is_reply_due(&self) -> bool {
+        self.pipeline.is_reply_due()
+    }
+
     /// Commands written minus replies read.
     pub fn unanswered(&self) -> usize {
         self.pipeline.unanswered()

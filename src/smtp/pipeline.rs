@@ -271,9 +271,19 @@ impl Pipeline {
         }
     }
 
+    /// True if a command has left that is not answered.
+    pub fn is_reply_due(&self) -> bool {
+        let unsent = if self.output.is_empty() {
+            0
+        } else {
+            self.unsent
+        };
+        self.expected.len() > unsent
+    }
+
     /// A reply was read: what it answers. `None` if no reply is due: no reply can answer a command that has not left.
     pub fn answered(&mut self) -> Option<Awaited> {
-        if !self.output.is_empty() && self.expected.len() <= self.unsent {
+        if !self.is_reply_due() {
             return None;
         }
         let expected = self.expected.pop_front()?;

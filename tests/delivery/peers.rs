@@ -1,7 +1,7 @@
 //! Servers that no standard foresees. Whatever they say, their mail is deferred, the report stays readable, and mail for
 //! others is delivered in the same run.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,6 +154,67 @@ fn replies_that_nobody_asked_for_end_the_session() {
         },
         &[],
     );
+}
+
+/// A server that says `go` to DATA, takes the content, and refuses it.
+fn take_and_refuse(client: TcpStream, go: &[u8]) {
+    let mut said = &client;
+    let _ = said.write_all(b"220 hello\r\n");
+    let mut in_content = false;
+    for line in BufReader::new(&client).split(b'\n') {
+        let Ok(line) = line else { break };
+        let reply: &[u8] = match line.trim_ascii_end() {
+            b"." if in_content => {
+                in_content = false;
+                b"550 5.7.1 not wanted\r\n"
+            }
+            _ if in_content => continue,
+            b"DATA" => {
+                in_content = true;
+                go
+            }
+            _ => b"250 ok\r\n",
+        };
+        if said.write_all(reply).is_err() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_success_that_comes_before_the_content_is_no_delivery() {
+    for arguments in [&["--max-workers", "1"][..], &[]] {
+        let ended = deliver_beside(
+            |client, _| take_and_refuse(client, b"354 go ahead\r\n250 2.0.0 already queued\r\n"),
+            arguments,
+        );
+        assert_eq!(ended.row("u0@bad.test").stage, "body");
+    }
+    // Cut in the middle of it.
+    deliver_beside(
+        |client, _| take_and_refuse(client, b"354 go ahead\r\n250 2.0.0 alrea"),
+        &[],
+    );
+}
+
+#[test]
+fn a_refusal_that_comes_before_the_content_counts() {
+    let zone = "bad.test A 127.0.9.1\n";
+    let listen = Listen::Addresses(vec!["127.0.9.2".parse().unwrap()]);
+    let config = SinkConfig {
+        listen,
+        ..keeping(&[])
+    };
+    let lab = Lab::new(zone, config);
+    let ip: IpAddr = "127.0.9.1".parse().unwrap();
+    let speak =
+        |client, _: &AtomicBool| take_and_refuse(client, b"354 go\r\n552 5.3.4 too large\r\n");
+    let _peer = Peer::start(SocketAddr::new(ip, lab.sink.port()), speak);
+    let ended = lab.send(&Batch::to_each(["u@bad.test"]), &NO_RETRY);
+    ended.assert_status(1);
+    let row = ended.row("u@bad.test");
+    let seen = [&row.status, &row.code, &row.stage];
+    assert_eq!(seen, ["refused", "552", "body"], "{row:?}");
 }
 
 #[test]
