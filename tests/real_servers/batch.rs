@@ -15,7 +15,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn new(label: &str) -> Batch {
+    /// An empty one.
+    pub fn new(label: &str) -> Batch {
         let directory = tempfile::tempdir().expect("a directory for the batch");
         // The directory's random name makes Message-IDs that no other run uses.
         let name = directory
@@ -33,12 +34,14 @@ impl Batch {
     }
 
     /// Adds a message; `quoted` is `body` as an mboxrd file has it.
-    fn add(&mut self, recipients: &[&str], body: &[u8], quoted: &[u8]) {
+    pub fn add(&mut self, recipients: &[&str], body: &[u8], quoted: &[u8]) {
         let message = self.expected.last().map_or(1, |row| row.message + 1);
         let id = format!("<{message}.{}@sender.test>", self.unique);
         let header = format!(
-            "From: News <news@sender.test>\nTo: {}\nSubject: awkward\nDate: Mon, 17 Nov 2025 06:00:00 +0100\nMessage-ID: {id}\n\n",
-            recipients.join(",\n\t"),
+            "From: News <news@sender.test>\nTo: {}\nSubject: awkward\nDate: Mon, 17 Nov 2025 06:00:00 +0100\nMessage-ID: {id}\nX-Folded: one\n\ttwo\n  {}\n\n",
+            // sendmail writes lists of addresses anew, in this form; what is in this form already is left alone.
+            recipients.join(", "),
+            "long ".repeat(180),
         );
         self.mbox
             .extend_from_slice(b"From news@sender.test Mon Nov 17 06:00:00 2025\n");
@@ -75,11 +78,22 @@ pub fn of_recipients(label: &str, recipients: &[&str]) -> Batch {
     batch
 }
 
+/// `count` messages of about `octets` each, to one recipient each, all of one domain.
+pub fn of_size(label: &str, count: usize, octets: usize) -> Batch {
+    let mut batch = Batch::new(label);
+    let body = "A line of a letter that is like many others.\n".repeat(octets / 45);
+    for n in 0..count {
+        let recipient = format!("r{n}@many.nodns.test");
+        batch.add(&[&recipient], body.as_bytes(), body.as_bytes());
+    }
+    batch
+}
+
 /// Bodies that careless senders change, and one too large for any buffer.
 pub fn awkward(label: &str) -> Batch {
     let mut batch = Batch::new(label);
     let to = |n: usize| format!("r{n}@d{n}.nodns.test");
-    let same: [&[u8]; 7] = [
+    let same: [&[u8]; 8] = [
         b".\n",
         b"..\n.\n...\n\n.x\n",
         b"\n\n\n",
@@ -87,6 +101,7 @@ pub fn awkward(label: &str) -> Batch {
         "Grüße, 8-bit, and a line of 998 octets:\n".as_bytes(),
         b"\xff\xfe not UTF-8 at all\n",
         b"tab\there, trailing blanks  \n \n",
+        b"R3LDvMOfZQ==\n.R3LDvMOfZQ==\n",
     ];
     for (n, body) in same.iter().enumerate() {
         batch.add(&[&to(n)], body, body);

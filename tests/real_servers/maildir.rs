@@ -15,8 +15,10 @@ use super::expected::{Expected, digest, normal};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fields that a server puts before the message it received.
-const TRACE_FIELDS: [&str; 9] = [
+const TRACE_FIELDS: [&str; 11] = [
     "Return-Path",
+    "Return-path",
+    "Envelope-to",
     "X-Original-To",
     "Delivered-To",
     "Received",
@@ -138,8 +140,8 @@ impl<'a> Received<'a> {
         };
         while let Some((name, value, rest)) = trace_field(received.content) {
             match name {
-                "Return-Path" | "X-Mail-Args" => received.reverse_path = first_path(&value),
-                "Delivered-To" | "X-Rcpt-Args" => {
+                "Return-Path" | "Return-path" | "X-Mail-Args" => received.reverse_path = first_path(&value),
+                "Delivered-To" | "Envelope-to" | "X-Rcpt-Args" => {
                     received.recipients.push(normal(&first_path(&value)))
                 }
                 _ => {}

@@ -1,4 +1,5 @@
-//! The binary against real servers: Postfix, Postfix's `smtp-sink` and aiosmtpd receive, dnsmasq answers the MX look-ups.
+//! The binary against real servers: Postfix, Exim, OpenSMTPD, sendmail, Postfix's `smtp-sink`, aiosmtpd and smtp-server (npm)
+//! receive, dnsmasq answers the MX look-ups.
 //!
 //! `scripts/test` starts the servers and says where they are in `MAILER_TEST_*`; without those variables each test says that it was
 //! skipped and passes, unless `MAILER_TEST_REQUIRE_SERVERS` is set, as `scripts/test` does.
@@ -81,7 +82,10 @@ fn assert_report(rows: &[Row], expected: &[Expected], status: &str, enhanced: &s
 }
 
 /// A small batch with everything awkward in it, all of it given to one relay; its domains are not in any DNS.
-fn awkward_by_relay(server: &Server) {
+fn awkward_by_relay(name: &'static str) {
+    let Some(server) = servers::server(name) else {
+        return;
+    };
     let maildir = Maildir::watch(&server.maildir);
     let batch = batch::awkward(server.name);
     let path = batch.write();
@@ -133,6 +137,30 @@ fn newsletter_arrives_at_aiosmtpd_octet_by_octet() {
 }
 
 #[test]
+fn newsletter_arrives_at_exim_octet_by_octet() {
+    let Some(server) = servers::server("EXIM") else {
+        return;
+    };
+    newsletter_by_mx_look_up(&server, true);
+}
+
+#[test]
+fn newsletter_arrives_at_opensmtpd_but_for_the_message_that_needs_smtputf8() {
+    let Some(server) = servers::server("OPENSMTPD") else {
+        return;
+    };
+    newsletter_by_mx_look_up(&server, false);
+}
+
+#[test]
+fn newsletter_arrives_at_smtp_server_octet_by_octet() {
+    let Some(server) = servers::server("SMTP_SERVER") else {
+        return;
+    };
+    newsletter_by_mx_look_up(&server, true);
+}
+
+#[test]
 fn newsletter_arrives_at_smtp_sink_but_for_the_message_that_needs_smtputf8() {
     let Some(server) = servers::server("SMTP_SINK") else {
         return;
@@ -142,26 +170,37 @@ fn newsletter_arrives_at_smtp_sink_but_for_the_message_that_needs_smtputf8() {
 
 #[test]
 fn awkward_messages_arrive_at_postfix_by_relay() {
-    let Some(server) = servers::server("POSTFIX") else {
-        return;
-    };
-    awkward_by_relay(&server);
+    awkward_by_relay("POSTFIX");
+}
+
+#[test]
+fn awkward_messages_arrive_at_exim_by_relay() {
+    awkward_by_relay("EXIM");
+}
+
+#[test]
+fn awkward_messages_arrive_at_opensmtpd_by_relay() {
+    awkward_by_relay("OPENSMTPD");
+}
+
+#[test]
+fn awkward_messages_arrive_at_sendmail_by_relay() {
+    awkward_by_relay("SENDMAIL");
 }
 
 #[test]
 fn awkward_messages_arrive_at_aiosmtpd_by_relay() {
-    let Some(server) = servers::server("AIOSMTPD") else {
-        return;
-    };
-    awkward_by_relay(&server);
+    awkward_by_relay("AIOSMTPD");
+}
+
+#[test]
+fn awkward_messages_arrive_at_smtp_server_by_relay() {
+    awkward_by_relay("SMTP_SERVER");
 }
 
 #[test]
 fn awkward_messages_arrive_at_smtp_sink_by_relay() {
-    let Some(server) = servers::server("SMTP_SINK") else {
-        return;
-    };
-    awkward_by_relay(&server);
+    awkward_by_relay("SMTP_SINK");
 }
 
 #[test]

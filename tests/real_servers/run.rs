@@ -17,8 +17,12 @@ pub struct Row {
     pub recipient: String,
     /// What became of it.
     pub status: String,
+    /// The reply code, "" if there was no reply.
+    pub code: String,
     /// The enhanced status code.
     pub enhanced: String,
+    /// Who is hurt.
+    pub class: String,
     /// Where it became known.
     pub stage: String,
     /// The host that answered.
@@ -83,7 +87,9 @@ fn read(mut reader: csv::Reader<std::fs::File>, stderr: &str) -> Vec<Row> {
         "message",
         "recipient",
         "status",
+        "code",
         "enhanced",
+        "class",
         "stage",
         "mx",
         "reply",
@@ -91,14 +97,16 @@ fn read(mut reader: csv::Reader<std::fs::File>, stderr: &str) -> Vec<Row> {
     .map(column);
     let record = |record: Result<csv::StringRecord, csv::Error>| {
         let record = record.expect("a CSV record");
-        let [message, recipient, status, enhanced, stage, mx, reply] =
+        let [message, recipient, status, code, enhanced, class, stage, mx, reply] =
             wanted.map(|at| record[at].to_owned());
         let message = message.parse().expect("a message number");
         Row {
             message,
             recipient: normal(&recipient),
             status,
+            code,
             enhanced,
+            class,
             stage,
             mx,
             reply,
