@@ -396,7 +396,8 @@ impl Conversation {
                 Awaited::Dot | Awaited::Body => matches!(reply.code, 421 | 503),
                 _ => matches!(reply.code, 421 | 503 | 554),
             };
-        self.chunking_suspect |= awaited == Awaited::Bdat && self.current.is_form_refused(reply);
+        self.chunking_suspect |=
+            matches!(awaited, Awaited::Bdat | Awaited::Body) && self.current.is_form_refused(reply);
         if awaited == Awaited::Rset {
             // If it was refused the session ends anyway.
             self.reset_needed = false;

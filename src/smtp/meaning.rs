@@ -35,6 +35,8 @@ pub struct Context {
     pub given_ahead: bool,
     /// The content has left to its end, and what became of it is not known yet.
     pub content_sent: bool,
+    /// The content leaves by BDAT.
+    pub by_chunk: bool,
 }
 
 /// What became known, and who is hurt.
@@ -100,30 +102,20 @@ pub fn of_reply(
     context: Context,
 ) -> Meaning {
     use Awaited as A;
-    use Scope::{Host, Local, Message, Rate, Recipient, Session};
+    use Scope::{Host, Message, Rate, Recipient, Session};
     use Status::{Deferred, InDoubt, Refused};
     match (awaited, code) {
         // RFC 5321 3.8: the server shuts down, whatever we said. To QUIT and a lone dot it is as good as any reply.
         (_, 421) => ends(Deferred, session_or_host(context)),
 
+        (A::Greeting | A::Ehlo | A::Helo | A::Lhlo | A::StartTls | A::Auth, _) => {
+            of_opening(awaited, code)
+        }
+
         // What was hoped for.
         (A::Data, 300..=399) => Meaning::Positive,
         (A::Data | A::Body, 200..=299) => ends(Deferred, Host),
-        // A challenge, or success (RFC 4954 section 4).
-        (A::Auth, 200..=399) => Meaning::Positive,
         (_, 200..=299) => Meaning::Positive,
-
-        // The host does not want to talk; to 5xx see above. EHLO with 4xx must not lead to HELO: mail that needs an
-        // extension would be refused for good because of a passing trouble.
-        (A::Ehlo, 500..=599) => Meaning::TryHelo,
-        (A::Greeting | A::Ehlo | A::Helo | A::Lhlo, 400..=599) => ends(Deferred, Host),
-
-        // What follows is the policy's business: in the clear, or not at all.
-        (A::StartTls, 400..=599) => failed(Deferred, Host),
-        // RFC 4954 section 6: 4xx is the server's passing trouble; any 5xx says that these credentials will not do, for
-        // this mail or any other.
-        (A::Auth, 400..=499) => failed(Deferred, Host),
-        (A::Auth, 500..=599) => failed(Deferred, Local),
 
         // A server that cannot reset is in a state we do not know. Nobody's mail is to blame.
         (A::Rset | A::Quit, 400..=599) => ends(Deferred, Session),
@@ -157,6 +149,7 @@ pub fn of_reply(
         (A::Mail | A::Data | A::Dot | A::Bdat, 500..=599) => failed(Refused, Message),
 
         // An early reply while the body is being sent is the reply to the dot; but where the server stands is unknown.
+        (A::Body, 500..=504) if context.by_chunk => ends(Deferred, Message),
         (A::Body, 400..=499) if asks_to_slow_down(enhanced) => ends(Deferred, Rate),
         (A::Body, 400..=499) => ends(Deferred, Message),
         (A::Body, 500..=599) => ends(Refused, Message),
@@ -164,6 +157,29 @@ pub fn of_reply(
         // Not a reply that this command can get.
         _ if awaited.is_final() || context.content_sent => ends(InDoubt, Message),
         (_, _) => ends(Deferred, Host),
+    }
+}
+
+/// The rows of the opening; 421 has its own.
+fn of_opening(awaited: Awaited, code: u16) -> Meaning {
+    use Awaited as A;
+    use Scope::{Host, Local};
+    use Status::Deferred;
+    match (awaited, code) {
+        // A challenge, or success (RFC 4954 section 4).
+        (A::Auth, 200..=399) => Meaning::Positive,
+        (_, 200..=299) => Meaning::Positive,
+        // RFC 4954 section 6: 4xx is the server's passing trouble; any 5xx says that these credentials will not do, for
+        // this mail or any other.
+        (A::Auth, 400..=499) => failed(Deferred, Host),
+        (A::Auth, 500..=599) => failed(Deferred, Local),
+        // What follows is the policy's business: in the clear, or not at all.
+        (A::StartTls, 400..=599) => failed(Deferred, Host),
+        // EHLO with 4xx must not lead to HELO: mail that needs an extension would be refused for good because of a passing
+        // trouble.
+        (A::Ehlo, 500..=599) => Meaning::TryHelo,
+        // The host does not want to talk, or not in a way that this command can get; to 5xx see above.
+        _ => ends(Deferred, Host),
     }
 }
 

@@ -280,9 +280,11 @@ impl Transaction {
         self.chunk.is_some() && self.phase == Phase::Sent
     }
 
-    /// True if `reply`, to BDAT, refuses not the content but the command.
+    /// True if `reply`, to content by BDAT, refuses not the content but the command.
     pub(super) fn is_form_refused(&self, reply: &Reply) -> bool {
-        matches!(reply.code, 500 | 502) || (self.accepted > 0 && (501..=504).contains(&reply.code))
+        self.chunk.is_some()
+            && (matches!(reply.code, 500 | 502)
+                || (self.accepted > 0 && (501..=504).contains(&reply.code)))
     }
 
     /// True if the server has taken the content for somebody.
@@ -305,6 +307,7 @@ impl Transaction {
             recipients_accepted: self.accepted,
             given_ahead: self.given_ahead,
             content_sent: self.phase == Phase::Sent,
+            by_chunk: self.chunk.is_some(),
         }
     }
 

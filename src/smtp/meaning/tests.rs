@@ -29,6 +29,7 @@ const AFTER_MAIL: Context = Context {
     recipients_accepted: 1,
     given_ahead: false,
     content_sent: false,
+    by_chunk: false,
 };
 
 fn fresh(awaited: Awaited, code: u16) -> Meaning {
@@ -80,6 +81,13 @@ fn a_chunk_is_refused_for_its_form_or_for_its_content() {
         assert_eq!(fresh(A::Bdat, code), Meaning::Positive, "for nobody");
     }
     assert_eq!(fresh(A::Bdat, 500), ends(Deferred, Message));
+    // While it is being sent.
+    let early = Context {
+        by_chunk: true,
+        ..AFTER_MAIL
+    };
+    assert_eq!(of_reply(A::Body, 500, None, early), ends(Deferred, Message));
+    assert_eq!(of_reply(A::Body, 552, None, early), ends(Refused, Message));
 }
 
 #[test]
