@@ -102,7 +102,10 @@ impl ContentError {
 impl From<io::Error> for ContentError {
     fn from(error: io::Error) -> ContentError {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => ContentError::Changed,
+            // InvalidData: something that is no file took its place.
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound | io::ErrorKind::InvalidData => {
+                ContentError::Changed
+            }
             _ => ContentError::Io(error),
         }
     }

@@ -5,7 +5,7 @@
 
 use super::error::BatchError;
 use super::record::SOURCES_MAX;
-use super::source::{Place, Prepared, Source, is_mbox};
+use super::source::{Place, Prepared, Source, is_mbox, open_regular};
 use super::store::BatchStore;
 use super::window::{Window, newlines};
 use crate::mbox::MboxFlavour;
@@ -263,7 +263,7 @@ impl Intake {
         };
         let (feed, files) = match &source.place {
             Place::Open(_) => (Feed::Source, 0..0),
-            Place::Path(path) => match File::open(path) {
+            Place::Path(path) => match open_regular(path) {
                 Ok(file) => (Feed::File(file), 0..0),
                 Err(error) => return Err(BatchError::open(path, &error)),
             },
@@ -332,10 +332,9 @@ impl Intake {
             return;
         };
         stream.cutter = Cutter::new(None);
-        let path = source.file_name(stream.files.start);
         stream.feed = match source.open(stream.files.start) {
             Ok(file) => Feed::File(file),
-            Err(error) => Feed::Failed(format!("{path}: {error}")),
+            Err(error) => Feed::Failed(error.to_string()),
         };
     }
 }

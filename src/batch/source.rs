@@ -3,15 +3,19 @@
 //! A regular file of one message is opened for each read, so that ten thousand of them do not take ten thousand descriptors; an
 //! mbox is kept open (up to [`OPEN_MAX`] of them), so that renaming it does no harm. Pipes, devices and standard input are
 //! copied to an unlinked spool file while they are read.
+//!
+//! INVARIANT: what is opened for a read is a regular file, or the read fails at once: a FIFO in a Maildir hangs nobody.
 
 use super::error::{BatchError, BatchErrorKind};
 use crate::mbox::MboxFlavour;
 use crate::mbox::sniff::{self, FileKind};
+use rustix::fs::OFlags;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{File, FileType};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -103,7 +107,7 @@ impl Source {
     /// Opens the file that holds the message at `offset`.
     pub(super) fn open(&self, offset: u64) -> io::Result<File> {
         match self.path(offset) {
-            Some(path) => File::open(path),
+            Some(path) => open_regular(&path),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -116,6 +120,34 @@ impl Source {
             _ => self.open(offset)?.read_exact_at(buffer, position),
         }
     }
+}
+
+/// Opens a regular file, and nothing else: looked at first because opening a device may already do something, opened without
+/// waiting because a FIFO may take its place meanwhile.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    check_regular(path.metadata()?.file_type())?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)?;
+    check_regular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+fn check_regular(kind: FileType) -> io::Result<()> {
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "directory"
+    } else if kind.is_fifo() {
+        "FIFO"
+    } else if kind.is_socket() {
+        "socket"
+    } else {
+        "device"
+    };
+    let text = format!("it is a {what}, not a file");
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 /// An input that was found fit to be read.
@@ -132,6 +164,7 @@ pub(super) fn prepare(
     flavour: MboxFlavour,
 ) -> Result<Vec<Prepared>, BatchError> {
     let mut open = 0;
+    let mut seen = HashMap::new();
     inputs
         .into_iter()
         .map(|input| {
@@ -139,6 +172,7 @@ pub(super) fn prepare(
                 Input::Stream(name, reader) => return Ok(Prepared::Stream(name, reader)),
                 Input::Path(path) => path,
             };
+            refuse_twice(&path, &mut seen)?;
             let prepared = prepare_path(path, flavour, open < OPEN_MAX)?;
             if let Prepared::Known(Source {
                 place: Place::Open(_),
@@ -150,6 +184,23 @@ pub(super) fn prepare(
             Ok(prepared)
         })
         .collect()
+}
+
+/// Refuses a file that was named before, under whatever name: its recipients would get everything twice. `seen`: device and
+/// inode of those before.
+fn refuse_twice(path: &Path, seen: &mut HashMap<(u64, u64), PathBuf>) -> Result<(), BatchError> {
+    let metadata = path
+        .metadata()
+        .map_err(|error| BatchError::open(path, &error))?;
+    let Some(before) = seen.insert((metadata.dev(), metadata.ino()), path.to_owned()) else {
+        return Ok(());
+    };
+    let what = if before == path {
+        "is named twice".to_owned()
+    } else {
+        format!("is the same file as {}", before.display())
+    };
+    Err(BatchError::data(&path.to_string_lossy(), &what))
 }
 
 fn prepare_path(

@@ -69,8 +69,10 @@ fn inputs_that_are_no_batch_are_refused_by_name() {
 #[test]
 fn an_unwritable_spool_is_an_error_of_the_machine() {
     let (inputs, _) = stream(vec![b"To: a@x.test\n\n".to_vec()]);
+    // A directory below a file: nobody can make it, not even root in another test.
+    let (_dir, path) = file("file", "");
     let options = ReadOptions {
-        spool_dir: "/nonexistent".into(),
+        spool_dir: path.join("spool"),
         ..options()
     };
     assert_eq!(error(inputs, options).kind(), BatchErrorKind::IoErr);

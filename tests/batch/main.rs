@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 mod bad;
 mod fixtures;
 mod many;
+mod odd;
 mod sources;
 
 const FROM: &str = "From x@y.test Mon Jan  1 00:00:00 2024\n";
