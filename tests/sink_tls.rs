@@ -445,7 +445,7 @@ fn our_own_client_verifies_it_and_knows_what_was_agreed() {
         ca: Some(ca),
         identity: None,
     };
-    let client = Tls::new(&files).unwrap();
+    let client = Tls::new(files).unwrap();
     for (tls12_only, protocol) in [(false, "TLSv1.3"), (true, "TLSv1.2")] {
         let tls = SinkTls {
             tls12_only,
@@ -453,9 +453,10 @@ fn our_own_client_verifies_it_and_knows_what_was_agreed() {
         };
         let sink = Sink::start(SinkConfig::default().with_tls(tls)).unwrap();
         let shake = |name: &str, verify: bool| {
-            let stream = std::sync::Arc::new(ready_for_tls(sink.address()));
+            let socket = socket2::Socket::from(ready_for_tls(sink.address()));
             let deadline = std::time::Instant::now() + PATIENCE;
-            let outcome = client.handshake(stream, name, verify, deadline);
+            let socket = std::sync::Arc::new(socket);
+            let outcome = client.handshake(socket, name, verify, deadline);
             outcome.map(|(_, agreed)| agreed)
         };
         let agreed = shake(NAME, true).unwrap();

@@ -140,7 +140,9 @@ impl<'a> Received<'a> {
         };
         while let Some((name, value, rest)) = trace_field(received.content) {
             match name {
-                "Return-Path" | "Return-path" | "X-Mail-Args" => received.reverse_path = first_path(&value),
+                "Return-Path" | "Return-path" | "X-Mail-Args" => {
+                    received.reverse_path = first_path(&value)
+                }
                 "Delivered-To" | "Envelope-to" | "X-Rcpt-Args" => {
                     received.recipients.push(normal(&first_path(&value)))
                 }

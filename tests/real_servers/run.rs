@@ -97,8 +97,17 @@ fn read(mut reader: csv::Reader<std::fs::File>, stderr: &str) -> Vec<Row> {
     .map(column);
     let record = |record: Result<csv::StringRecord, csv::Error>| {
         let record = record.expect("a CSV record");
-        let [message, recipient, status, code, enhanced, class, stage, mx, reply] =
-            wanted.map(|at| record[at].to_owned());
+        let [
+            message,
+            recipient,
+            status,
+            code,
+            enhanced,
+            class,
+            stage,
+            mx,
+            reply,
+        ] = wanted.map(|at| record[at].to_owned());
         let message = message.parse().expect("a message number");
         Row {
             message,
