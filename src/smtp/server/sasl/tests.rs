@@ -93,7 +93,7 @@ fn scram_refuses_what_is_not_exactly_right() {
         assert_eq!(last(&[first]), Step::Malformed, "{first}");
     }
     let wrong_proof = format!("{BOUND},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVA=");
-    let wrong_binding = BOUND.replace("biws", "eSws") + ",p=AAAA";
+    let wrong_binding = signed(&BOUND.replace("biws", "eSws"));
     let wrong_nonce = BOUND.replace("$k0", "$k1");
     let wrong_nonce = signed(&wrong_nonce);
     let no_proof = format!("{BOUND},p=");
