@@ -1,73 +1,18 @@
 //! The embedded receiver inside TLS, over real loopback sockets, with the platform's library as the client.
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod client;
+
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use client::{Client, Corked, PATIENCE, TRANSACTION, connect};
 use mailer::sink::certificate::{Authority, Certificate};
 use mailer::sink::{Sink, SinkConfig, SinkTls};
 use mailer::smtp::server::AuthSettings;
 use native_tls::{Protocol, TlsConnector, TlsStream};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const NAME: &str = "mx.example.test";
-const TRANSACTION: &str = "MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\n";
-
-/// A client over whatever stream.
-struct Client<S> {
-    reader: BufReader<S>,
-}
-
-impl<S: Read + Write> Client<S> {
-    fn new(stream: S) -> Client<S> {
-        let reader = BufReader::new(stream);
-        Client { reader }
-    }
-
-    fn say(&mut self, text: &str) {
-        self.reader.get_mut().write_all(text.as_bytes()).unwrap();
-    }
-
-    /// The next reply with all its lines; empty at the end of the stream.
-    fn reply(&mut self) -> String {
-        let mut reply = String::new();
-        loop {
-            let from = reply.len();
-            match self.reader.read_line(&mut reply) {
-                Ok(0) | Err(_) => return String::new(),
-                Ok(_) if reply.as_bytes().get(from + 3) == Some(&b'-') => {}
-                Ok(_) => return reply,
-            }
-        }
-    }
-
-    fn ask(&mut self, text: &str) -> String {
-        self.say(text);
-        self.reply()
-    }
-
-    /// The codes of so many replies.
-    fn codes(&mut self, count: usize) -> Vec<String> {
-        (0..count)
-            .map(|_| self.reply().chars().take(3).collect())
-            .collect()
-    }
-
-    /// A transaction in two flights.
-    fn send(&mut self, content: &str) {
-        self.say(TRANSACTION);
-        assert_eq!(self.codes(3), ["250", "250", "354"]);
-        self.say(&format!("{content}.\r\n"));
-        assert_eq!(self.codes(1), ["250"]);
-    }
-}
-
-fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
-}
 
 /// Greeted, introduced, and told to go ahead with TLS.
 fn ready_for_tls(address: SocketAddr) -> TcpStream {
@@ -464,37 +409,6 @@ fn our_own_client_verifies_it_and_knows_what_was_agreed() {
         assert_eq!(agreed.peer.as_deref(), Some(NAME));
         assert!(shake("other.example.test", true).is_err());
         assert!(!shake("other.example.test", false).unwrap().verified);
-    }
-}
-
-/// Holds writes back while `held` is there.
-struct Corked {
-    stream: TcpStream,
-    held: Option<Vec<u8>>,
-}
-
-impl Read for Corked {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.stream.read(buffer)
-    }
-}
-
-impl Write for Corked {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match &mut self.held {
-            Some(held) => held.write(bytes),
-            None => self.stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for Corked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Corked")
     }
 }
 
