@@ -143,7 +143,7 @@ impl Pool {
                 if failure.is_no_server() && !self.finder.has_answer() {
                     self.no_dns.store(true, Relaxed);
                 }
-                let verdict = Arc::new(failure.verdict(name));
+                let verdict = Arc::new(failure.verdict(&self.finder.subject(name)));
                 if failure.is_soft() {
                     Resolution::Failed(verdict)
                 } else {

@@ -4,6 +4,7 @@
 //! A dispatcher asks; the answer goes to its queue's inbox as an event. All answers with the same set of MX hosts carry
 //! the same [`SiteId`], whichever queue asked.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -92,6 +93,17 @@ impl Finder {
             tls,
         };
         Ok((self.site(&exchange.plan.site), exchange))
+    }
+
+    /// Whom a failure to find the way to `destination` is about: it, or the relays that take all mail.
+    pub fn subject<'a>(&self, destination: &'a str) -> Cow<'a, str> {
+        match &self.means {
+            Means::Dns(_) => Cow::Borrowed(destination),
+            Means::Relays(relays) => {
+                let hosts: Vec<&str> = relays.iter().map(|relay| relay.host.as_str()).collect();
+                Cow::Owned(format!("relay {}", hosts.join(", ")))
+            }
+        }
     }
 
     /// True if any look-up has been answered in this run.
@@ -223,6 +235,14 @@ mod tests {
             .map(|place| exchange.relay(place).unwrap().port)
             .collect();
         assert_eq!(ports, [2525, 26]);
+    }
+
+    #[test]
+    fn a_failure_names_the_relays_and_not_the_number_of_the_queue() {
+        let relays = vec![relay("a.relay.invalid", 25), relay("b.relay.invalid", 25)];
+        let finder = Finder::new(Means::Relays(relays), 25, policies());
+        let subject = finder.subject("a.relay.invalid/0");
+        assert_eq!(subject, "relay a.relay.invalid, b.relay.invalid");
     }
 
     #[test]

@@ -249,3 +249,16 @@ fn a_relay_takes_the_mail_of_all_domains_without_dns() {
     assert_eq!(addresses_used(&lab), ["127.0.4.9"]);
     assert_eq!(lab.dns.counts().queries, 0);
 }
+
+#[test]
+fn a_relay_that_cannot_be_found_is_named() {
+    let lab = Lab::with_rules(&[]);
+    let relay = ["--relay", "relay..test:25"];
+    let ended = lab.send(
+        &Batch::to_each(["u@a.test"]),
+        &[&relay[..], &NO_RETRY].concat(),
+    );
+    ended.assert_status(75);
+    let row = ended.row("u@a.test");
+    assert!(row.reply.starts_with("relay relay..test: "), "{row:?}");
+}
