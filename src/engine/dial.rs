@@ -16,7 +16,7 @@ use super::session::{Manner, Peer, Session};
 use super::settings::Relay;
 use super::shared::Shared;
 use crate::dns::MxAddress;
-use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
+use crate::mail::{Enhanced, QueueId, Scope, SiteId, Stage, Status, Verdict, WorkerId};
 use crate::net;
 use crate::smtp::settings::NONCE_OCTETS;
 use crate::smtp::{self, Pipelining, Protocol, TlsPolicy};
@@ -42,6 +42,8 @@ pub struct Wish<'a> {
     pub site: SiteId,
     /// How it is reached.
     pub exchange: &'a Exchange,
+    /// Who will hold it.
+    pub holder: (QueueId, WorkerId),
     /// Attempts that failed before: later ones are more patient.
     pub failures: u8,
 }
@@ -73,11 +75,15 @@ pub fn open(
             Ok(session) => return Ok(session),
             Err(verdict) => {
                 learn(&verdict, &place, shared);
+                let is_stopping = shared.is_stopping();
                 last = Some(Unreached {
                     verdict,
                     mx: place.host,
                     ip: Some(place.address),
                 });
+                if is_stopping {
+                    break;
+                }
             }
         }
     }
@@ -137,8 +143,12 @@ fn open_at(
         verify: wish.exchange.tls == TlsPolicy::Verify,
         timeouts: shared.settings.timeouts,
         data_rate_min: shared.settings.data_rate_min,
+        cut: shared.sockets.cut_mark(),
     };
-    Session::open(stream, peer, manner, &shared.tls)
+    let session = Session::begin_opening(stream, peer, manner)?;
+    // Before the greeting is waited for, so that the wait can be cut, too.
+    shared.sockets.remember(wish.holder, session.handle());
+    session.open(&shared.tls)
 }
 
 /// How the conversation with one host is to be held.

@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct Session {
     data_rate_min: u64,
     opened_at: Instant,
     stuffed: Vec<u8>,
+    cut: Arc<AtomicBool>,
+    is_implicit: bool,
 }
 
 /// What a transaction needs next.
@@ -72,6 +75,8 @@ pub struct Manner {
     pub timeouts: Timeouts,
     /// The least rate at which the server must take content, in bytes per second.
     pub data_rate_min: u64,
+    /// Set before connections are cut from another thread: then nobody else is to blame.
+    pub cut: Arc<AtomicBool>,
 }
 
 /// Whom a session is with.
@@ -86,15 +91,15 @@ pub struct Peer {
 }
 
 impl Session {
-    /// TLS if it is due at once, greeting, EHLO, STARTTLS and AUTH on a connection just opened.
+    /// A session on a connection just opened: nothing has been said yet.
     ///
     /// # Errors
-    /// The verdict for the mail that was to be sent over it; its scope is the host, or local if it is our fault.
-    pub fn open(stream: Socket, peer: Peer, manner: Manner, tls: &Tls) -> Result<Session, Verdict> {
+    /// Our own name cannot be said.
+    pub fn begin_opening(stream: Socket, peer: Peer, manner: Manner) -> Result<Session, Verdict> {
         let is_implicit = manner.conversation.tls == TlsPolicy::Implicit;
         let conversation =
             Conversation::new(manner.conversation).map_err(|bad| unsayable(&bad.to_string()))?;
-        let mut session = Session {
+        Ok(Session {
             site: peer.site,
             mx: peer.mx,
             ip: peer.ip,
@@ -108,16 +113,23 @@ impl Session {
             data_rate_min: manner.data_rate_min,
             opened_at: Instant::now(),
             stuffed: Vec::new(),
-        };
-        if is_implicit {
-            session
-                .shake_hands(tls)
-                .map_err(|text| no_handshake(&text))?;
+            cut: manner.cut,
+            is_implicit,
+        })
+    }
+
+    /// TLS if it is due at once, greeting, EHLO, STARTTLS and AUTH.
+    ///
+    /// # Errors
+    /// The verdict for the mail that was to be sent over it; its scope is the host, or local if it is our fault.
+    pub fn open(mut self, tls: &Tls) -> Result<Session, Verdict> {
+        if self.is_implicit {
+            self.shake_hands_first(tls)?;
         }
         loop {
-            match session.turn() {
-                Turn::Ready => return Ok(session),
-                Turn::Handshake => session.start_tls(tls),
+            match self.turn() {
+                Turn::Ready => return Ok(self),
+                Turn::Handshake => self.start_tls(tls),
                 Turn::Closed(Some(why)) => return Err(why),
                 other => unreachable!("a session that opens is ready or closed, not {other:?}"),
             }
@@ -132,8 +144,23 @@ impl Session {
         }
         match self.shake_hands(tls) {
             Ok(()) => self.conversation.tls_started(),
+            Err(_) if self.cut.load(Relaxed) => self.lose(&WireError::Closed),
             Err(text) => self.conversation.tls_failed(&text),
         }
+    }
+
+    /// TLS from the first byte on.
+    fn shake_hands_first(&mut self, tls: &Tls) -> Result<(), Verdict> {
+        let Err(text) = self.shake_hands(tls) else {
+            return Ok(());
+        };
+        if self.cut.load(Relaxed) {
+            self.lose(&WireError::Closed);
+            if let Next::Closed(Some(why)) = self.conversation.next() {
+                return Err(why);
+            }
+        }
+        Err(no_handshake(&text))
     }
 
     fn shake_hands(&mut self, tls: &Tls) -> Result<(), String> {
@@ -315,6 +342,7 @@ impl Session {
 
     fn lose(&mut self, error: &WireError) {
         let (lost, detail) = match error {
+            _ if self.cut.load(Relaxed) => (Lost::Stopped, String::new()),
             WireError::TimedOut => (Lost::TimedOut, String::new()),
             WireError::Closed => (Lost::Eof, String::new()),
             WireError::Flooded => return self.conversation.on_garbled(Garbled::TooLong),

@@ -87,12 +87,22 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct Sockets {
     open: Mutex<HashMap<(QueueId, WorkerId), Weak<Socket>>>,
+    cut: Arc<AtomicBool>,
 }
 
 impl Sockets {
-    /// A worker opened a connection, in place of the one it had.
-    pub fn remember(&self, queue: QueueId, worker: WorkerId, connection: Weak<Socket>) {
-        self.lock().insert((queue, worker), connection);
+    /// A worker opened a connection, in place of the one it had. After [`Sockets::cut`] it is cut at once.
+    pub fn remember(&self, holder: (QueueId, WorkerId), connection: Weak<Socket>) {
+        let mut open = self.lock();
+        if self.cut.load(Relaxed) {
+            cut(&connection);
+        }
+        open.insert(holder, connection);
+    }
+
+    /// True in it once connections are cut.
+    pub fn cut_mark(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cut)
     }
 
     /// A worker is gone.
@@ -102,12 +112,18 @@ impl Sockets {
 
     /// Cuts all connections: who waits for a reply learns at once that none will come.
     pub fn cut(&self) {
-        for connection in self.lock().values().filter_map(Weak::upgrade) {
-            let _ = connection.shutdown(std::net::Shutdown::Both);
-        }
+        let open = self.lock();
+        self.cut.store(true, Relaxed);
+        open.values().for_each(cut);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(QueueId, WorkerId), Weak<Socket>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cut(connection: &Weak<Socket>) {
+    if let Some(connection) = connection.upgrade() {
+        let _ = connection.shutdown(std::net::Shutdown::Both);
     }
 }

@@ -107,7 +107,7 @@ impl Worker {
         if self.shared.is_stopping() || !self.ensure_session(run.site, &run.exchange) {
             return;
         }
-        let mut begun = self.begin_next();
+        let mut begun = !self.shared.is_stopping() && self.begin_next();
         while begun {
             self.transact();
             self.finish_first_of_two();
@@ -150,13 +150,11 @@ impl Worker {
         let wish = Wish {
             site,
             exchange,
+            holder: (self.queue, self.id),
             failures: self.desk.failures(),
         };
         match dial::open(&wish, &self.shared, &mut self.rng) {
             Ok(session) => {
-                self.shared
-                    .sockets
-                    .remember(self.queue, self.id, session.handle());
                 self.session = Some(session);
                 true
             }

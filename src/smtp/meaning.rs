@@ -80,6 +80,8 @@ pub enum Lost {
     Reset,
     /// Anything else that reading or writing can report.
     Other,
+    /// We cut it ourselves, since the run is to end.
+    Stopped,
 }
 
 impl Lost {
@@ -90,6 +92,7 @@ impl Lost {
             Lost::TimedOut => "timed out",
             Lost::Reset => "the connection was reset",
             Lost::Other => "the connection failed",
+            Lost::Stopped => "this run was stopped",
         }
     }
 }
@@ -190,6 +193,11 @@ pub fn of_loss(awaited: Awaited, lost: Lost, context: Context) -> Failure {
         // RFC 1047: the message may have been taken. Some servers drop the connection over content they dislike: the
         // message is the suspect, not the host.
         _ if awaited.is_final() || context.content_sent => IN_DOUBT,
+        // Neither the mail nor the host is to blame.
+        _ if lost == Lost::Stopped => Failure {
+            status: Status::Deferred,
+            scope: Scope::Local,
+        },
         // A server that has had enough of this session may just close it between transactions.
         Awaited::Mail | Awaited::Rset if closed => Failure {
             status: Status::Deferred,

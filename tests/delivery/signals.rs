@@ -1,7 +1,7 @@
 //! Being stopped: what is under way ends, nothing new begins, and the report tells the three apart.
 
 use crate::batch::{Batch, FROM_LINE, message};
-use crate::lab::{Lab, SOON};
+use crate::lab::{Ended, Lab, Row, SOON};
 
 /// All mail goes to one site, by four workers.
 const FOUR: [&str; 2] = ["--max-workers", "4"];
@@ -44,6 +44,7 @@ fn the_second_signal_cuts_connections_and_what_was_under_way_is_in_doubt() {
         "{}",
         ended.odd()
     );
+    assert_told_apart(&ended, "in-doubt", "dot");
     // They are in doubt and not lost: the receiver did take them.
     assert_eq!(lab.received(), ended.pairs(&["in-doubt"]));
     lab.assert_clean();
@@ -63,6 +64,7 @@ fn what_was_cut_before_its_content_is_deferred_and_not_in_doubt() {
         ended.odd()
     );
     assert_eq!(ended.count("deferred") + ended.count("queued"), 10);
+    assert_told_apart(&ended, "deferred", "data");
     assert_eq!(lab.sink.stats().messages, 0);
 }
 
@@ -79,6 +81,28 @@ fn the_time_that_was_given_ends_the_run_as_a_signal_does() {
     // At this rate all of it would take fifty seconds.
     assert!(ended.count("queued") > 0, "{}", ended.odd());
     assert_eq!(ended.count("queued") + ended.count("delivered"), 400);
+}
+
+#[test]
+fn a_wait_for_a_greeting_is_cut_too() {
+    let lab = Lab::with_rules(&["stage=greeting delay=10m"]);
+    let program = lab.start(&Batch::to_domain("a.test", 10), &["--max-workers", "1"]);
+    lab.wait_until(|stats| stats.connections == 1);
+    let ended = program.terminate_for_good();
+    ended.assert_status(75);
+    assert_told_apart(&ended, "deferred", "greeting");
+    assert_eq!(ended.count("deferred") + ended.count("queued"), 10);
+}
+
+/// Asserts that rows of this status say that we stopped, and that no server is blamed.
+#[track_caller]
+fn assert_told_apart(ended: &Ended, status: &str, stage: &str) {
+    let of_status = |row: &&Row| row.status == status;
+    for row in ended.rows.iter().filter(of_status) {
+        assert!(row.reply.contains("this run was stopped"), "{row:?}");
+        assert_eq!(row.stage, stage, "{row:?}");
+    }
+    assert!(ended.count(status) > 0, "{}", ended.odd());
 }
 
 #[test]

@@ -35,10 +35,18 @@ impl Conversation {
         }
         // A server that drops what came behind a dot waits for the MAIL that we have sent: both wait for ever. Any other
         // silence has nothing to do with pipelining.
-        let suspicious = lost != Lost::TimedOut || self.current.proves_pipelining();
-        // RFC 3463: x.4.2 is a bad connection, x.4.1 no answer from the host.
-        let detail = if lost == Lost::TimedOut { 1 } else { 2 };
-        self.fail(failure, Enhanced::new(4, 4, detail), &text, suspicious);
+        let suspicious = match lost {
+            Lost::TimedOut => self.current.proves_pipelining(),
+            Lost::Stopped => false,
+            Lost::Eof | Lost::Reset | Lost::Other => true,
+        };
+        // RFC 3463: x.4.1 is no answer from the host, x.3.2 a system that shuts down, x.4.2 a bad connection.
+        let enhanced = match lost {
+            Lost::TimedOut => Enhanced::new(4, 4, 1),
+            Lost::Stopped => Enhanced::new(4, 3, 2),
+            Lost::Eof | Lost::Reset | Lost::Other => Enhanced::new(4, 4, 2),
+        };
+        self.fail(failure, enhanced, &text, suspicious);
     }
 
     /// What came is no reply, or a reply too many.

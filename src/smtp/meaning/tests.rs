@@ -208,7 +208,13 @@ fn rules_that_hold_in_every_row() {
 
 #[test]
 fn a_lost_connection_is_in_doubt_behind_the_content_alone() {
-    for lost in [Lost::Eof, Lost::TimedOut, Lost::Reset, Lost::Other] {
+    for lost in [
+        Lost::Eof,
+        Lost::TimedOut,
+        Lost::Reset,
+        Lost::Other,
+        Lost::Stopped,
+    ] {
         for awaited in ALL {
             for context in [Context::default(), AFTER_MAIL] {
                 let failure = of_loss(awaited, lost, context);
@@ -226,6 +232,7 @@ fn a_lost_connection_is_in_doubt_behind_the_content_alone() {
     }
     assert_eq!(of_loss(A::Mail, Lost::Eof, AFTER_MAIL).scope, Session);
     assert_eq!(of_loss(A::Mail, Lost::TimedOut, AFTER_MAIL).scope, Host);
+    assert_eq!(of_loss(A::Mail, Lost::Stopped, AFTER_MAIL).scope, Local);
     assert_eq!(of_loss(A::Mail, Lost::Eof, Context::default()).scope, Host);
     assert_eq!(of_loss(A::Body, Lost::Reset, AFTER_MAIL).scope, Host);
 }
