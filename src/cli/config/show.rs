@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::TlsMode;
-use crate::engine::settings::Settings;
+use crate::engine::settings::{QueueSettings, Settings};
 use crate::smtp::Dsn;
 use crate::smtp::dsn::{Notify, Ret};
 
@@ -27,41 +27,160 @@ pub(super) fn show(time: Duration) -> String {
 
 /// The settings as a configuration file that has the same effect.
 pub fn to_toml(settings: &Settings) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
-    let list = |values: &[String]| {
-        toml::Value::Array(values.iter().map(|v| v.clone().into()).collect()).to_string()
-    };
-    let mut line = |key: &str, value: String| {
-        let _ = writeln!(out, "{key} = {value}");
-    };
-    match &settings.hello {
-        Some(name) => line("hello", text(name)),
-        None => line(
-            "# hello",
-            "\"mail.example.org\"  # unset: the host name if fully qualified, else the address"
-                .into(),
-        ),
+    let mut file = Lines(String::new());
+    general(settings, &mut file);
+    relays_and_tls(settings, &mut file);
+    for (table, keys) in time_tables(settings) {
+        file.table(table);
+        for (key, time) in keys {
+            file.set(key, time_text(time), "");
+        }
     }
-    line(
-        "relay",
-        list(
-            &settings
-                .relays
-                .iter()
-                .map(super::relay::to_text)
-                .collect::<Vec<_>>(),
-        ),
+    show_dsn(settings.dsn.as_ref(), &mut file.0);
+    for domain in &settings.domains {
+        file.table(&format!("domain.{}", text(&domain.pattern)));
+        file.set("tls", text(TlsMode::of(domain.tls).name()), "");
+    }
+    for queue in &settings.queues {
+        show_queue(queue, &mut file);
+    }
+    file.0
+}
+
+/// A configuration file under way.
+struct Lines(String);
+
+impl Lines {
+    fn table(&mut self, name: &str) {
+        self.0.push_str(&format!("\n[{name}]\n"));
+    }
+
+    /// A key with its value, and perhaps what it means.
+    fn set(&mut self, key: &str, value: String, meaning: &str) {
+        let comment = if meaning.is_empty() {
+            String::new()
+        } else {
+            format!("  # {meaning}")
+        };
+        self.0.push_str(&format!("{key} = {value}{comment}\n"));
+    }
+
+    /// A key with its value, or as a comment with an example and what happens without it.
+    fn set_or(&mut self, key: &str, value: Option<String>, example: &str, unset: &str) {
+        match value {
+            Some(value) => self.set(key, value, ""),
+            None => self.set(
+                &format!("# {key}"),
+                example.to_owned(),
+                &format!("unset: {unset}"),
+            ),
+        }
+    }
+}
+
+fn text(value: &str) -> String {
+    toml::Value::String(value.to_owned()).to_string()
+}
+
+fn list(values: &[String]) -> String {
+    toml::Value::Array(values.iter().map(|value| value.clone().into()).collect()).to_string()
+}
+
+fn time_text(time: Duration) -> String {
+    text(&show(time))
+}
+
+fn general(settings: &Settings, file: &mut Lines) {
+    let hello = settings.hello.as_deref().map(text);
+    file.set_or(
+        "hello",
+        hello,
+        "\"mail.example.org\"",
+        "the host name if fully qualified, else the address",
     );
-    line("relay_spread", settings.relay_spread.to_string());
-    line(
-        "# credentials",
-        "\"/etc/mailer.secret\"  # unset: MAILER_RELAY_USER and MAILER_RELAY_PASSWORD, if there"
-            .into(),
+    file.set(
+        "bind",
+        list(&strings(&settings.bind)),
+        "addresses to connect from",
     );
-    line("auth_in_clear", settings.auth_in_clear.to_string());
-    line("tls", text(TlsMode::of(settings.tls).name()));
+    file.set("port", settings.port.to_string(), "of MX hosts");
+    file.set(
+        "allow_loopback",
+        settings.allow_loopback.to_string(),
+        "MX hosts on loopback, for labs",
+    );
+    file.set(
+        "dns",
+        list(&strings(&settings.dns)),
+        "name servers; none: the system's",
+    );
+    file.set(
+        "dns_timeout",
+        time_text(settings.dns_timeout),
+        "of one look-up",
+    );
+    file.set(
+        "state",
+        text(&settings.state.display().to_string()),
+        "where files of a run live",
+    );
+    file.set(
+        "max_workers",
+        settings.workers_max.to_string(),
+        "threads of all queues together",
+    );
+    file.set(
+        "max_sessions",
+        settings.sessions_per_site.to_string(),
+        "with one site at a time",
+    );
+    file.set(
+        "max_recipients",
+        settings.recipients_max.to_string(),
+        "of one transaction",
+    );
+    file.set(
+        "max_chunk",
+        settings.bdat_bytes_max.to_string(),
+        "bytes that may leave by BDAT; 0: never",
+    );
+    file.set(
+        "idle",
+        time_text(settings.idle),
+        "how long a session without mail is kept",
+    );
+    file.set(
+        "session_age",
+        time_text(settings.session_age_max),
+        "how long a session is used at most",
+    );
+    file.set(
+        "min_data_rate",
+        settings.data_rate_min.to_string(),
+        "bytes per second a server must take",
+    );
+}
+
+fn relays_and_tls(settings: &Settings, file: &mut Lines) {
+    let relays: Vec<String> = settings.relays.iter().map(super::relay::to_text).collect();
+    file.set("relay", list(&relays), "none: MX look-up");
+    file.set(
+        "relay_spread",
+        settings.relay_spread.to_string(),
+        "instead of the first that answers",
+    );
+    file.set_or(
+        "credentials",
+        None,
+        "\"/etc/mailer.secret\"",
+        "MAILER_RELAY_USER and its secret, if there",
+    );
+    file.set("auth_in_clear", settings.auth_in_clear.to_string(), "");
+    file.set(
+        "tls",
+        text(TlsMode::of(settings.tls).name()),
+        "none, may, require or verify",
+    );
     let files = &settings.tls_files;
     let (cert, key) = files
         .identity
@@ -73,61 +192,34 @@ pub fn to_toml(settings: &Settings) -> String {
         ("tls_cert", cert),
         ("tls_key", key),
     ] {
-        match path {
-            Some(path) => line(name, text(&path.display().to_string())),
-            None => line(&format!("# {name}"), "\"FILE.pem\"".into()),
-        }
+        let path = path.map(|path| text(&path.display().to_string()));
+        let unset = if name == "tls_ca" {
+            "the system's certificates"
+        } else {
+            "we show no certificate"
+        };
+        file.set_or(name, path, "\"FILE.pem\"", unset);
     }
-    line("max_chunk", settings.bdat_bytes_max.to_string());
-    line("bind", list(&strings(&settings.bind)));
-    line("port", settings.port.to_string());
-    line("allow_loopback", settings.allow_loopback.to_string());
-    line("dns", list(&strings(&settings.dns)));
-    line("dns_timeout", text(&show(settings.dns_timeout)));
-    line("state", text(&settings.state.display().to_string()));
-    line("max_workers", settings.workers_max.to_string());
-    line("max_sessions", settings.sessions_per_site.to_string());
-    line("max_recipients", settings.recipients_max.to_string());
-    line("idle", text(&show(settings.idle)));
-    line("session_age", text(&show(settings.session_age_max)));
-    line("min_data_rate", settings.data_rate_min.to_string());
-    for (table, keys) in time_tables(settings) {
-        let _ = writeln!(out, "\n[{table}]");
-        for (key, time) in keys {
-            let _ = writeln!(out, "{key} = \"{}\"", show(time));
-        }
-    }
-    show_dsn(settings.dsn.as_ref(), &mut out);
-    for domain in &settings.domains {
-        let _ = writeln!(out, "\n[domain.{}]", text(&domain.pattern));
-        let _ = writeln!(out, "tls = {}", text(TlsMode::of(domain.tls).name()));
-    }
-    for queue in &settings.queues {
-        let _ = writeln!(out, "\n[queue.{}]", toml::Value::String(queue.name.clone()));
-        let _ = writeln!(
-            out,
-            "domains = {}\nmx = {}",
-            list(&queue.domains),
-            list(&queue.mx)
-        );
-        match queue.tls {
-            Some(tls) => drop(writeln!(out, "tls = {}", text(TlsMode::of(tls).name()))),
-            None => drop(writeln!(
-                out,
-                "# tls = \"may\"  # unset: the general policy"
-            )),
-        }
-        for (key, value) in [
-            ("max_workers", queue.workers_max),
-            ("max_sessions", queue.sessions_per_site),
-        ] {
-            let _ = match value {
-                Some(value) => writeln!(out, "{key} = {value}"),
-                None => writeln!(out, "# {key} = 20  # unset: the general limit"),
-            };
-        }
-    }
-    out
+}
+
+fn show_queue(queue: &QueueSettings, file: &mut Lines) {
+    file.table(&format!("queue.{}", text(&queue.name)));
+    file.set("domains", list(&queue.domains), "");
+    file.set("mx", list(&queue.mx), "");
+    let tls = queue.tls.map(|tls| text(TlsMode::of(tls).name()));
+    file.set_or("tls", tls, "\"may\"", "the general policy");
+    file.set_or(
+        "max_workers",
+        queue.workers_max.map(|n| n.to_string()),
+        "20",
+        "the general limit",
+    );
+    file.set_or(
+        "max_sessions",
+        queue.sessions_per_site.map(|n| n.to_string()),
+        "20",
+        "the general limit",
+    );
 }
 
 fn show_dsn(dsn: Option<&Dsn>, out: &mut String) {
