@@ -20,6 +20,7 @@ use crate::mail::{
 };
 use crate::queue::event::{Event, Outcome};
 use crate::retry::Deferral;
+use crate::smtp::meaning::retry_hint;
 
 /// Runs on the desk at most: one under way, one begun ahead.
 const RUNS_MAX: usize = 2;
@@ -131,8 +132,8 @@ impl Desk {
             run.host_failed = Some(Arc::new(verdict.clone()));
         }
         envelope.tried_by(worker);
-        run.deferred
-            .push((envelope, Deferral::of(verdict, None), verdict.status));
+        let deferral = Deferral::of(verdict, retry_hint(&verdict.text));
+        run.deferred.push((envelope, deferral, verdict.status));
     }
 
     /// The run that `envelope` is under way in, which it leaves.

@@ -90,6 +90,18 @@ fn a_lone_worker_tries_again_itself() {
 }
 
 #[test]
+fn a_server_s_wish_when_to_come_back_replaces_the_back_off() {
+    let wish = "stage=rcpt reply=\"451 4.7.1 greylisted, try again in 1 seconds\" first=1";
+    let lab = Lab::with_rules(&[wish]);
+    let ended = lab.send(
+        &Batch::to_domain("a.test", 1),
+        &["--retry-min", "10m", "--retry-max", "1h"],
+    );
+    lab.assert_all_delivered(&ended, 1);
+    assert_eq!(ended.rows[0].attempts, "2", "{}", ended.odd());
+}
+
+#[test]
 fn greylisted_mail_is_all_delivered_by_the_second_attempt() {
     let config = SinkConfig {
         greylist: Some(Duration::ZERO),
