@@ -164,9 +164,19 @@ impl Desk {
         self.runs.iter().any(|run| run.host_failed.is_some())
     }
 
+    /// True if there are two runs.
+    pub fn holds_two(&self) -> bool {
+        self.runs.len() > 1
+    }
+
+    /// True if there are two runs and the first has envelopes to begin with.
+    pub fn has_more_of_first(&self) -> bool {
+        self.holds_two() && !self.runs[0].waiting.is_empty()
+    }
+
     /// True if the first of two runs is done: time for [`Desk::finish_first`].
     pub fn is_first_done(&self) -> bool {
-        self.runs.len() > 1 && self.runs[0].is_clear()
+        self.holds_two() && self.runs[0].is_clear()
     }
 
     /// Reports the first run, if there is one: what is left of it is returned untried.

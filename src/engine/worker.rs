@@ -8,7 +8,8 @@
 //! said so only when it was done would pay a round trip more for every run.
 //!
 //! INVARIANTS: an attempt is told to the ledger before its outcome is told to the queue, so that the queue can never
-//! settle what the ledger has not heard of; the session that is open belongs to the site the queue thinks it does.
+//! settle what the ledger has not heard of; the session that is open belongs to the site the queue thinks it does; mail
+//! leaves only over a session that its destination's TLS policy allows, given ahead or not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ pub struct Worker {
     /// The transaction under way, and the one given ahead.
     parcel: Parcel,
     next: Parcel,
+    /// The run given ahead is for this site, and its policy asks for another session than the one that is open.
+    held: Option<(SiteId, Arc<Exchange>)>,
     attempts: Vec<Attempt>,
     told_at: Instant,
     rng: fastrand::Rng,
@@ -82,6 +85,7 @@ impl Worker {
             desk,
             parcel: Parcel::default(),
             next: Parcel::default(),
+            held: None,
             attempts: Vec::new(),
             told_at: Instant::now(),
             rng: fastrand::Rng::new(),
@@ -100,11 +104,23 @@ impl Worker {
         self.shared.sockets.forget(self.queue, self.id);
     }
 
-    /// A run, and those that are given ahead: a session, then transactions until nothing is left or the session is of no
-    /// more use.
+    /// A run, and those that are given ahead.
     fn deliver(&mut self, run: Run) {
         self.desk.take_run(run.destination, run.envelopes);
-        if self.shared.is_stopping() || !self.ensure_session(run.site, &run.exchange) {
+        let mut way = Some((run.site, run.exchange));
+        while let Some((site, exchange)) = way {
+            self.deliver_over(site, &exchange);
+            // What waits for a session of its own gets it, unless the one before came to a bad end.
+            way = self
+                .held
+                .take()
+                .filter(|_| self.session.is_some() && !self.desk.holds_two());
+        }
+    }
+
+    /// A session, then transactions until nothing is left for it or it is of no more use.
+    fn deliver_over(&mut self, site: SiteId, exchange: &Exchange) {
+        if self.shared.is_stopping() || !self.ensure_session(site, exchange) {
             return;
         }
         let mut begun = !self.shared.is_stopping() && self.begin_next();
@@ -215,7 +231,7 @@ impl Worker {
     /// Fills `parcel` with the next message that can be sent; those that cannot are settled as invalid on the way.
     fn load(&mut self, parcel: &mut Parcel) -> bool {
         let recipients_max = self.session.as_ref().map_or(1, Session::recipients_max);
-        while self.desk.take_group(recipients_max, &mut parcel.envelopes) {
+        while self.may_take() && self.desk.take_group(recipients_max, &mut parcel.envelopes) {
             parcel.began = Instant::now();
             let via = no_way(self.queue);
             for (envelope, verdict) in parcel.load(&self.shared.store) {
@@ -232,6 +248,11 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// False if what is next has to wait for another session.
+    fn may_take(&self) -> bool {
+        self.held.is_none() || self.desk.has_more_of_first()
     }
 
     /// Drives the transaction under way to its end, and with it the beginning of the next, if that one can be given
@@ -272,6 +293,14 @@ impl Worker {
         if self.desk.has_room()
             && let Ok(run) = self.runs.try_recv()
         {
+            let policy = run.exchange.tls;
+            if !self
+                .session
+                .as_ref()
+                .is_some_and(|session| session.satisfies(policy))
+            {
+                self.held = Some((run.site, run.exchange));
+            }
             self.desk.take_run(run.destination, run.envelopes);
         }
         let mut next = std::mem::take(&mut self.next);
