@@ -74,7 +74,7 @@ pub fn open(
         match open_at(wish, &place, shared, rng) {
             Ok(session) => return Ok(session),
             Err(verdict) => {
-                learn(&verdict, &place, shared);
+                learn(&verdict, wish.exchange.tls, &place, shared);
                 let is_stopping = shared.is_stopping();
                 last = Some(Unreached {
                     verdict,
@@ -107,9 +107,14 @@ fn nowhere() -> Unreached {
 }
 
 /// What a failure to open tells about the host, or about us.
-fn learn(verdict: &Verdict, place: &MxAddress, shared: &Shared) {
+///
+/// Only where TLS is a wish is a failure at STARTTLS the handshake's. Where it is a must, the certificate may not fit or
+/// the offer be missing for now: no reason to speak in clear with the host about mail that bears any certificate.
+fn learn(verdict: &Verdict, wanted: TlsPolicy, place: &MxAddress, shared: &Shared) {
     match (verdict.stage, verdict.scope) {
-        (Stage::StartTls, Scope::Host) => shared.hosts.handshake_failed(place.address),
+        (Stage::StartTls, Scope::Host) if wanted == TlsPolicy::May => {
+            shared.hosts.handshake_failed(place.address);
+        }
         // Credentials that are wrong are wrong for all mail.
         (Stage::Auth, Scope::Local) => {
             shared.despair(&format!("{}: {}", place.host, verdict.text));
