@@ -32,6 +32,7 @@ pub struct Row {
     pub stage: String,
     pub mx: String,
     pub ip: String,
+    pub tls: String,
     pub queue: String,
     pub attempts: String,
     pub reply: String,
@@ -148,6 +149,16 @@ impl Lab {
 
     /// The same, but loopback addresses are no mail hosts.
     pub fn start_without_loopback(&self, arguments: &[&str], paths: &[&Path]) -> Program {
+        self.start_in(&[], arguments, paths)
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_in(
+        &self,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+        paths: &[&Path],
+    ) -> Program {
         let report = self.path("report.csv");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mailer"));
         command
@@ -161,7 +172,8 @@ impl Lab {
             .args(arguments)
             .args(paths)
             .env("XDG_CONFIG_HOME", "/nonexistent")
-            .env("HOME", "/nonexistent");
+            .env("HOME", "/nonexistent")
+            .envs(environment.iter().copied());
         Program::start(command, report)
     }
 

@@ -17,3 +17,4 @@ mod queues; // which queue handles what, and that none waits for another
 mod retries; // what becomes of mail that was not taken at once
 mod signals; // being stopped
 mod smtp; // what servers offer, refuse and leave out
+mod tls; // what is said encrypted, and what is not said at all

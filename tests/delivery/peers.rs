@@ -17,15 +17,20 @@ use crate::lab::{Ended, Lab, PATIENCE, keeping};
 use crate::retries::NO_RETRY;
 
 /// A server that says what it likes to each client.
-struct Peer {
-    address: SocketAddr,
+pub struct Peer {
+    pub address: SocketAddr,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Peer {
-    fn start(address: SocketAddr, speak: fn(TcpStream, &AtomicBool)) -> Peer {
+    /// Listens and speaks, to one client after the other; port 0 picks a free one.
+    pub fn start(
+        address: SocketAddr,
+        speak: impl Fn(TcpStream, &AtomicBool) + Send + 'static,
+    ) -> Peer {
         let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopping);
         let thread = std::thread::spawn(move || {
