@@ -84,7 +84,7 @@ fn tls_is_used_where_it_is_offered_and_reported() {
 #[test]
 fn a_server_of_tls_1_2_is_reported_as_such() {
     let tls = SinkTls {
-        protocol_max: Some(native_tls::Protocol::Tlsv12),
+        tls12_only: true,
         ..SinkTls::self_signed(&NAMES).unwrap()
     };
     let lab = Lab::new(ZONE, keeping(&[]).with_tls(tls));
