@@ -8,6 +8,9 @@ use super::expected::normal;
 /// Far longer than any of these runs takes; a run that hangs is a failure, not a hung test.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Flags for sessions in the clear, whatever the server offers.
+pub const CLEAR: &[&str] = &[];
+
 /// The columns of the report that are compared.
 #[derive(Debug)]
 pub struct Row {
