@@ -8,6 +8,7 @@
 
 mod batch;
 mod expected;
+mod faults;
 mod maildir;
 mod proxy;
 mod run;

@@ -30,6 +30,22 @@ pub fn address(name: &str) -> Option<SocketAddr> {
     variable(name).map(|text| text.parse().expect("scripts/servers writes ADDRESS:PORT"))
 }
 
+/// Postfix's `smtp-sink`, for tests that start it themselves.
+pub struct SinkProgram {
+    /// The program.
+    pub path: PathBuf,
+    /// Where it finds its libraries.
+    pub libraries: String,
+}
+
+/// Where it is.
+pub fn sink_program() -> Option<SinkProgram> {
+    Some(SinkProgram {
+        path: variable("SMTP_SINK_PROGRAM")?.into(),
+        libraries: variable("SMTP_SINK_LIBRARIES")?,
+    })
+}
+
 fn variable(name: &str) -> Option<String> {
     let name = format!("MAILER_TEST_{name}");
     let value = env::var(&name).ok();
