@@ -44,6 +44,7 @@ const ZONE: &str = "
     DELAY slow.test 50ms
     SERVFAIL broken.test
     SILENT quiet.test
+    lost.test       MX 10 mx.quiet.test
     NXDOMAIN gone.test
 ";
 
@@ -265,6 +266,55 @@ fn a_name_server_that_never_answers_is_our_own_trouble() {
         start.elapsed()
     );
     assert!(!resolver.is_answered_at_all());
+}
+
+#[test]
+fn a_name_server_that_is_not_there_is_known_at_once() {
+    // Its port was free a moment ago.
+    let address = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let patient = ResolverSettings {
+        timeout: Duration::from_secs(120),
+        ..settings(vec![address])
+    };
+    let start = Instant::now();
+    let failure = Resolver::start(patient).unwrap().route_to("plain.test");
+    assert_eq!(failure, Err(DnsFailure::NoServer));
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn the_patience_is_for_the_whole_route_whatever_has_to_be_asked_for_it() {
+    let server = server();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let limit = Duration::from_secs(2);
+    for (address, domain, failure) in [
+        // The root is asked for as well.
+        (
+            silent.local_addr().unwrap(),
+            "plain.test",
+            DnsFailure::NoServer,
+        ),
+        // Asked for by its MX, its addresses, and the root.
+        (server.address(), "lost.test", DnsFailure::TimedOut),
+    ] {
+        let usual = ResolverSettings {
+            servers: vec![address],
+            timeout: limit,
+            ..ResolverSettings::default()
+        };
+        let resolver = Resolver::start(usual).unwrap();
+        let start = Instant::now();
+        assert_eq!(resolver.route_to(domain), Err(failure));
+        let took = start.elapsed();
+        assert!(took < limit + limit / 2, "{domain}: {took:?}");
+    }
 }
 
 #[test]

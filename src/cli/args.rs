@@ -154,7 +154,7 @@ pub struct DeliveryArgs {
     /// Name server to ask instead of the system's (repeatable)
     #[arg(long, value_name = "ADDR:PORT")]
     pub dns: Vec<SocketAddr>,
-    /// How long one DNS look-up may take
+    /// How long the DNS may take to find the servers of a domain
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub dns_timeout: Option<Duration>,
     /// Port of the receiving servers [default: 25]

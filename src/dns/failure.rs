@@ -30,6 +30,8 @@ pub enum DnsFailure {
     TimedOut,
     /// No name server answers anything: nothing can be delivered from here.
     NoServer,
+    /// This machine could not even ask: it has no descriptors left, say.
+    Local(String),
 }
 
 impl DnsFailure {
@@ -37,7 +39,10 @@ impl DnsFailure {
     pub fn is_soft(&self) -> bool {
         matches!(
             self,
-            DnsFailure::ServerFailed(_) | DnsFailure::TimedOut | DnsFailure::NoServer
+            DnsFailure::ServerFailed(_)
+                | DnsFailure::TimedOut
+                | DnsFailure::NoServer
+                | DnsFailure::Local(_)
         )
     }
 
@@ -53,7 +58,7 @@ impl DnsFailure {
         } else {
             Status::Refused
         };
-        let scope = if self.is_no_server() {
+        let scope = if matches!(self, DnsFailure::NoServer | DnsFailure::Local(_)) {
             Scope::Local
         } else {
             Scope::Domain
@@ -73,6 +78,8 @@ impl DnsFailure {
             DnsFailure::ServerFailed(_) | DnsFailure::TimedOut | DnsFailure::NoServer => {
                 Enhanced::new(4, 4, 3)
             }
+            // RFC 3463 3.4: x.3.0 is trouble of the mail system itself.
+            DnsFailure::Local(_) => Enhanced::new(4, 3, 0),
         }
     }
 }
@@ -92,6 +99,7 @@ impl fmt::Display for DnsFailure {
             DnsFailure::ServerFailed(text) => write!(f, "the name server failed: {text}"),
             DnsFailure::TimedOut => f.write_str("no answer from the DNS in time"),
             DnsFailure::NoServer => f.write_str("no name server answers at all"),
+            DnsFailure::Local(text) => write!(f, "no look-up is possible on this machine: {text}"),
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Lack {
     Failed(String),
     /// No server answered in time, or none could be reached.
     Unanswered,
+    /// This machine could not even ask.
+    Local(String),
 }
 
 impl Lack {
@@ -35,6 +37,7 @@ impl Lack {
         match error {
             NetError::Dns(DnsError::NoRecordsFound(_)) => Lack::NoData,
             NetError::Dns(DnsError::ResponseCode(code)) => Lack::Failed(code.to_string()),
+            NetError::Io(error) if is_ours(error) => Lack::Local(error.to_string()),
             NetError::Timeout | NetError::Io(_) | NetError::NoConnections | NetError::Busy => {
                 Lack::Unanswered
             }
@@ -42,7 +45,7 @@ impl Lack {
         }
     }
 
-    /// True if a name server said something, whatever it was.
+    /// True if nothing follows for other questions: a name server said something, whatever it was, or was not asked.
     pub fn is_answer(&self) -> bool {
         *self != Lack::Unanswered
     }
@@ -54,8 +57,14 @@ impl Lack {
             Lack::NoData => DnsFailure::NoAddress,
             Lack::Failed(text) => DnsFailure::ServerFailed(text),
             Lack::Unanswered => DnsFailure::TimedOut,
+            Lack::Local(text) => DnsFailure::Local(text),
         }
     }
+}
+
+/// True if this machine has no descriptor, no buffer or no memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM).
+fn is_ours(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 105))
 }
 
 /// The MX records of an answer.
@@ -139,6 +148,16 @@ fn is_host_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn want_of_descriptors_is_no_silence_of_the_name_server() {
+        let error = |code| NetError::from(std::io::Error::from_raw_os_error(code));
+        let lack = Lack::from_error(&error(24));
+        assert!(matches!(&lack, Lack::Local(text) if text.contains("open files")));
+        assert!(lack.is_answer(), "no name server is suspected");
+        assert!(!lack.failure().is_no_server());
+        assert_eq!(Lack::from_error(&error(111)), Lack::Unanswered);
+    }
+
     use super::*;
 
     #[test]

@@ -4,8 +4,8 @@
 //! both families at once. Answers are cached by their TTL and equal questions under way are asked once (hickory does both).
 //! The pure rules live in [`plan`], the meaning of failures in [`failure`].
 //!
-//! INVARIANTS: an error of the DNS is a [`DnsFailure`], a value; no question takes longer than `timeout` x `attempts`, and no
-//! route longer than three times that, for look-ups of one round run together. Loopback and other unfit addresses never leave
+//! INVARIANTS: an error of the DNS is a [`DnsFailure`], a value; no route takes longer than `timeout`, whatever has to be asked
+//! for it: three quarters are for the questions, the rest to find out whether anybody answers at all. Loopback and other unfit addresses never leave
 //! this module unless `allow_loopback` says so. `/etc/hosts` and search lists play no role in mail routing.
 //!
 //! "No name server answers at all" is told from "this name is not answered" by asking for the root, which any server answers
@@ -17,21 +17,20 @@ use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use trust_dns_resolver::TokioResolver;
 use trust_dns_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use trust_dns_resolver::lookup::Lookup;
 use trust_dns_resolver::net::NetError;
-use trust_dns_resolver::net::runtime::TokioRuntimeProvider;
 use trust_dns_resolver::proto::rr::{Name, RecordType};
 
 mod drive;
 pub mod failure;
 mod lookup;
 pub mod plan;
+mod provider;
 
 pub use failure::DnsFailure;
 pub use plan::{MxAddress, MxHost, MxPlan};
@@ -39,6 +38,7 @@ pub use plan::{MxAddress, MxHost, MxPlan};
 use drive::{Driver, join_all};
 use lookup::{Exchanges, Lack};
 use plan::{Candidate, HostAddresses};
+use provider::Provider;
 
 /// Longest time that an answer is used, whatever its TTL says.
 const TTL_MAX: Duration = Duration::from_secs(86_400);
@@ -74,7 +74,7 @@ impl Families {
 pub struct ResolverSettings {
     /// The name servers; empty means those of the system (`/etc/resolv.conf`).
     pub servers: Vec<SocketAddr>,
-    /// Patience for one attempt at a question.
+    /// How long finding a route may take, all questions together.
     pub timeout: Duration,
     /// How often a question is asked at most; at least 1.
     pub attempts: usize,
@@ -90,8 +90,8 @@ impl Default for ResolverSettings {
     fn default() -> ResolverSettings {
         ResolverSettings {
             servers: Vec::new(),
-            timeout: Duration::from_secs(5),
-            attempts: 3,
+            timeout: Duration::from_secs(10),
+            attempts: 2,
             allow_loopback: false,
             families: Families::Both,
             cache_entries: 262_144,
@@ -111,10 +111,12 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+type Client = trust_dns_resolver::Resolver<Provider>;
+
 /// Looks up routes. Shared by any number of threads; stops its own thread when dropped.
 pub struct Resolver {
     // Before the driver, so that it is dropped while the runtime still lives.
-    client: TokioResolver,
+    client: Client,
     driver: Driver,
     settings: ResolverSettings,
 }
@@ -139,31 +141,32 @@ impl Resolver {
             return plan::literal(domain, self.settings.allow_loopback);
         }
         let name = lookup::question_name(domain).ok_or(DnsFailure::BadName)?;
-        let found = match self.ask(&name, RecordType::MX) {
+        let bounds = self.bounds();
+        let found = match self.ask(&name, RecordType::MX, bounds.questions) {
             Ok(answer) => lookup::exchanges(&answer),
             // RFC 5321 5.1: only "no MX records" leads to the implicit MX, an error does not.
-            Err(Lack::NoData) => return self.implicit_route(domain),
-            Err(lack) => return Err(self.failure(lack)),
+            Err(Lack::NoData) => return self.implicit_route(domain, bounds),
+            Err(lack) => return Err(self.failure(lack, bounds)),
         };
         if found.named.is_empty() && found.has_root {
             return Err(DnsFailure::NullMx);
         }
-        self.explicit_route(found)
+        self.explicit_route(found, bounds)
     }
 
     /// RFC 5321 5.1: without MX records the domain itself is its exchange, with preference 0.
-    fn implicit_route(&self, domain: &str) -> Result<MxPlan, DnsFailure> {
+    fn implicit_route(&self, domain: &str, bounds: Bounds) -> Result<MxPlan, DnsFailure> {
         let name = domain.trim_end_matches('.').to_ascii_lowercase();
-        match self.assemble(vec![(0, Arc::from(name))], TTL_MAX) {
+        match self.assemble(vec![(0, Arc::from(name))], TTL_MAX, bounds) {
             Err(DnsFailure::Unresolvable) => Err(DnsFailure::NoAddress),
             result => result,
         }
     }
 
     /// The route by MX records; addresses of the domain itself play no role then (RFC 5321 5.1).
-    fn explicit_route(&self, found: Exchanges) -> Result<MxPlan, DnsFailure> {
+    fn explicit_route(&self, found: Exchanges, bounds: Bounds) -> Result<MxPlan, DnsFailure> {
         let exchanges = plan::select_exchanges(found.named);
-        self.assemble(exchanges, found.ttl)
+        self.assemble(exchanges, found.ttl, bounds)
     }
 
     /// Looks up the addresses of all exchanges at once and puts the plan together.
@@ -171,6 +174,7 @@ impl Resolver {
         &self,
         exchanges: Vec<(u16, Arc<str>)>,
         ttl: Duration,
+        bounds: Bounds,
     ) -> Result<MxPlan, DnsFailure> {
         let types = self.settings.families.record_types();
         let questions: Vec<(Name, RecordType)> = exchanges
@@ -178,7 +182,7 @@ impl Resolver {
             .filter_map(|(_, host)| lookup::question_name(host))
             .flat_map(|name| types.iter().map(move |&kind| (name.clone(), kind)))
             .collect();
-        let answers = self.ask_all(&questions);
+        let answers = self.ask_all(&questions, bounds.questions);
         let candidates = exchanges
             .into_iter()
             .zip(answers.chunks(types.len()))
@@ -193,26 +197,30 @@ impl Resolver {
                 plan.ttl = plan.ttl.clamp(PLAN_TTL_MIN, TTL_MAX);
                 Ok(plan)
             }
-            Err(DnsFailure::TimedOut) => Err(self.failure(Lack::Unanswered)),
+            Err(DnsFailure::TimedOut) => Err(self.failure(Lack::Unanswered, bounds)),
             Err(failure) => Err(failure),
         }
     }
 
     /// One question.
-    fn ask(&self, name: &Name, kind: RecordType) -> Result<Lookup, Lack> {
+    fn ask(&self, name: &Name, kind: RecordType, until: Instant) -> Result<Lookup, Lack> {
         let question = self
             .driver
             .inside(|| Box::pin(self.client.lookup(name.clone(), kind)));
-        let answer = self.driver.wait_for(self.limited(question));
+        let answer = self.driver.wait_for(self.limited(question, until));
         in_our_words(answer)
     }
 
     /// Many questions at once; answers in their order.
-    fn ask_all(&self, questions: &[(Name, RecordType)]) -> Vec<Result<Lookup, Lack>> {
+    fn ask_all(
+        &self,
+        questions: &[(Name, RecordType)],
+        until: Instant,
+    ) -> Vec<Result<Lookup, Lack>> {
         let all = self.driver.inside(|| {
             join_all(questions.iter().map(|(name, kind)| {
                 let question = Box::pin(self.client.lookup(name.clone(), *kind));
-                self.limited(question)
+                self.limited(question, until)
             }))
         });
         self.driver
@@ -222,21 +230,33 @@ impl Resolver {
             .collect()
     }
 
-    /// A bound on the whole of a question, CNAME chains and TCP included: each of its hops has the patience of one attempt.
-    fn limited<F>(&self, question: F) -> impl Future<Output = Option<F::Output>> + Send
+    /// How long may be asked, from now on.
+    fn bounds(&self) -> Bounds {
+        let (now, patience) = (Instant::now(), self.settings.timeout);
+        Bounds {
+            questions: now + for_questions(patience),
+            all: now + patience,
+        }
+    }
+
+    /// A bound on the whole of a question, CNAME chains and TCP included.
+    fn limited<F>(
+        &self,
+        question: F,
+        until: Instant,
+    ) -> impl Future<Output = Option<F::Output>> + Send
     where
         F: Future + Send,
     {
-        let patience = self.settings.timeout * (self.settings.attempts.clamp(1, 16) as u32);
         let limited = self
             .driver
-            .inside(|| Box::pin(tokio::time::timeout(patience + PATIENCE_MARGIN, question)));
+            .inside(|| Box::pin(tokio::time::timeout_at(until.into(), question)));
         MapOk(limited)
     }
 
     /// The failure a lack of records means; asks for the root when nothing was answered.
-    fn failure(&self, lack: Lack) -> DnsFailure {
-        if lack.is_answer() || self.is_answered_at_all() {
+    fn failure(&self, lack: Lack, bounds: Bounds) -> DnsFailure {
+        if lack.is_answer() || self.is_answered_until(bounds.all) {
             lack.failure()
         } else {
             DnsFailure::NoServer
@@ -245,10 +265,14 @@ impl Resolver {
 
     /// True if a name server answers at all. Used when a question was not, and by the checks before a run.
     pub fn is_answered_at_all(&self) -> bool {
+        self.is_answered_until(self.bounds().all)
+    }
+
+    fn is_answered_until(&self, until: Instant) -> bool {
         let root = Name::root();
         // An answer from the cache would prove nothing.
         self.client.clear_lookup_cache(root.clone(), RecordType::NS);
-        match self.ask(&root, RecordType::NS) {
+        match self.ask(&root, RecordType::NS, until) {
             Ok(_) => true,
             Err(lack) => lack.is_answer(),
         }
@@ -281,8 +305,19 @@ fn host_addresses(answers: &[Result<Lookup, Lack>]) -> HostAddresses {
     }
 }
 
-/// So that the resolver's own time-out, which says more, comes first.
-const PATIENCE_MARGIN: Duration = Duration::from_millis(250);
+/// Until when may be asked.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// About the destination.
+    questions: Instant,
+    /// At all.
+    all: Instant,
+}
+
+/// The part of all patience that the questions may use up.
+fn for_questions(patience: Duration) -> Duration {
+    patience / 4 * 3
+}
 
 /// Turns `Result<T, Elapsed>` into `Option<T>`.
 struct MapOk<F>(std::pin::Pin<Box<tokio::time::Timeout<F>>>);
@@ -307,14 +342,14 @@ fn in_our_words(answer: Option<Result<Lookup, NetError>>) -> Result<Lookup, Lack
 }
 
 /// The configured hickory resolver.
-fn client(settings: &ResolverSettings) -> Result<TokioResolver, NetError> {
+fn client(settings: &ResolverSettings) -> Result<Client, NetError> {
     let mut builder = if settings.servers.is_empty() {
-        TokioResolver::builder_tokio()?
+        Client::builder(Provider::default())?
     } else {
         let servers = settings.servers.iter().map(|&server| name_server(server));
-        TokioResolver::builder_with_config(
+        Client::builder_with_config(
             ResolverConfig::from_name_servers(servers.collect()),
-            TokioRuntimeProvider::default(),
+            Provider::default(),
         )
     };
     set_options(builder.options_mut(), settings);
@@ -335,9 +370,10 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
 }
 
 fn set_options(options: &mut ResolverOpts, settings: &ResolverSettings) {
-    options.timeout = settings.timeout;
+    let attempts = settings.attempts.clamp(1, 16);
+    options.timeout = for_questions(settings.timeout) / attempts as u32;
     // hickory counts the repetitions after the first attempt.
-    options.attempts = settings.attempts.clamp(1, 16) - 1;
+    options.attempts = attempts - 1;
     options.cache_size = settings.cache_entries;
     options.use_hosts_file = ResolveHosts::Never;
     options.positive_max_ttl = Some(TTL_MAX);

@@ -44,7 +44,7 @@ pub struct Settings {
     pub allow_loopback: bool,
     /// Name servers; empty = the system's.
     pub dns: Vec<SocketAddr>,
-    /// How long one look-up may take.
+    /// How long finding the hosts of one destination may take, all its look-ups together.
     pub dns_timeout: Duration,
     /// Where files of a run live.
     pub state: PathBuf,

@@ -164,6 +164,10 @@ fn what_the_dns_says_for_good_refuses_and_what_may_change_defers() {
         &batch,
         &[&NO_RETRY[..], &["--dns-timeout", "1500ms"]].concat(),
     );
+}
+
+#[test]
+    let ended = lab.send(&batch, &[&NO_RETRY[..], &["--dns-timeout", "3s"]].concat());
     ended.assert_status(75);
     lab.assert_agrees(&ended);
     for (recipient, status, enhanced) in expected {
