@@ -1,7 +1,9 @@
 //! Being stopped: what is under way ends, nothing new begins, and the report tells the three apart.
 
 use crate::batch::{Batch, FROM_LINE, message};
-use crate::lab::{Ended, Lab, Row, SOON};
+use std::time::{Duration, Instant};
+
+use crate::lab::{Ended, Lab, PATIENCE, Program, Row, SOON, keeping};
 
 /// All mail goes to one site, by four workers.
 const FOUR: [&str; 2] = ["--max-workers", "4"];
@@ -103,6 +105,39 @@ fn assert_told_apart(ended: &Ended, status: &str, stage: &str) {
         assert_eq!(row.stage, stage, "{row:?}");
     }
     assert!(ended.count(status) > 0, "{}", ended.odd());
+}
+
+/// Starts to send mail to 40 domains, more than there are resolvers, whose look-ups would take a quarter of an hour.
+fn start_without_answers(lab: &Lab, arguments: &[&str]) -> Program {
+    let silent = [&["--dns-timeout", "20m"], arguments].concat();
+    lab.start(
+        &Batch::to_each((0..40).map(|n| format!("u@d{n}.quiet.test"))),
+        &silent,
+    )
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_the_dns() {
+    let lab = Lab::new("SILENT quiet.test\n", keeping(&[]));
+    let program = start_without_answers(&lab, &[]);
+    let end = Instant::now() + PATIENCE;
+    while lab.dns.counts().queries == 0 {
+        assert!(Instant::now() < end, "nothing is looked up");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    program.terminate();
+    let ended = program.wait();
+    ended.assert_status(75);
+    assert_eq!(ended.count("queued"), 40, "{}", ended.odd());
+}
+
+#[test]
+fn the_time_of_a_run_ends_the_wait_for_the_dns() {
+    let lab = Lab::new("SILENT quiet.test\n", keeping(&[]));
+    let ended = start_without_answers(&lab, &["--run-for", "1s"]).wait();
+    ended.assert_status(75);
+    assert_eq!(ended.count("queued"), 40, "{}", ended.odd());
+    assert!(ended.stderr.contains("--run-for"), "{}", ended.stderr);
 }
 
 #[test]
