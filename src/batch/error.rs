@@ -63,6 +63,15 @@ impl BatchError {
         )
     }
 
+    /// Adds how far the batch was read before: what was read is delivered all the same.
+    pub(super) fn after(mut self, name: &str, messages: usize, offset: u64) -> BatchError {
+        let name = printable(name, 4096);
+        self.text.push_str(&format!(
+            "; {messages} messages were read before, {name} up to byte {offset}"
+        ));
+        self
+    }
+
     pub(super) fn hint_is(mut self, hint: impl Into<String>) -> BatchError {
         self.hint = Some(hint.into());
         self

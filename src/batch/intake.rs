@@ -111,6 +111,8 @@ pub(super) struct Intake {
     pub(super) begin: Begin,
     /// The line of the scan's fault.
     pub(super) fault_line: u64,
+    /// Where the latest message ended in its file.
+    read_to: u64,
     /// Lines that begin as separators do, without a date: offset and line in the file.
     pub(super) dateless: Vec<(u64, u64)>,
 }
@@ -125,6 +127,7 @@ impl Intake {
             window: Window::new(),
             begin: Begin::default(),
             fault_line: 0,
+            read_to: 0,
             dateless: Vec::new(),
         }
     }
@@ -167,6 +170,7 @@ impl Intake {
                     self.fault_line = self.window.line();
                 }
                 Step::End => {
+                    self.read_to = self.window.offset();
                     if self.scan.first_fault().is_none() && self.scan.finish().is_some() {
                         self.fault_line = self.window.line();
                     }
@@ -249,7 +253,10 @@ impl Intake {
             let dir = &self.store.options.spool_dir;
             spool
                 .write_all(&self.window.bytes()[before..])
-                .map_err(|error| BatchError::spool(dir, &error))?;
+                .map_err(|error| {
+                    let messages = self.store.messages.count();
+                    BatchError::spool(dir, &error).after(&source.name, messages, self.read_to)
+                })?;
         }
         Ok(())
     }
@@ -278,6 +285,7 @@ impl Intake {
     }
 
     fn start(&mut self, source: Source, feed: Feed) -> Result<(), BatchError> {
+        self.read_to = 0;
         if self.store.sources.count() >= SOURCES_MAX {
             return Err(BatchError::data(&source.name, "is one input too many"));
         }

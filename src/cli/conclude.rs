@@ -86,6 +86,9 @@ fn show_problems(end: &RunEnd) {
 /// What kept the run from doing its work, if anything did.
 fn fatal(end: &mut RunEnd, stopped: Option<Stopped>) -> Option<anyhow::Error> {
     if let Some(error) = &end.ledger_failure {
+        if let Some(error) = end.read.as_ref().and_then(|read| read.error.as_ref()) {
+            say::complain(error);
+        }
         let text = format!("the ledger cannot be written: {error}; sending was stopped");
         let hint = "make room in the state directory, or name another one with --state DIR";
         return Some(Failure::new(Exit::Io, text).hint(hint).into());

@@ -165,9 +165,6 @@ fn tell(
         for recipient in record.first_recipient()..record.first_recipient() + record.recipients() {
             let recipient = RecipientNo(recipient);
             let outcome = end.ledger.outcome(recipient);
-            let Some(outcome) = keep(outcome, &mut failure) else {
-                continue;
-            };
             let plain = report.is_none() && outcome.status == Status::Delivered;
             let text = if plain {
                 String::new()

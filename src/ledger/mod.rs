@@ -4,7 +4,8 @@
 //! bytes a recipient (its status, and where its latest record stands), so that a million recipients cost 9 MB, whatever
 //! their servers had to say. The ledger lives as long as the process: what a crash leaves is not its business yet.
 //!
-//! INVARIANTS: a recipient is *settled for this run* at most once; counts by status add up to the number of recipients.
+//! INVARIANTS: a recipient is *settled for this run* at most once; counts by status add up to the number of recipients; what
+//! cannot be recorded (a full disk) costs the details of an attempt, never the status of its recipient.
 
 pub mod outcome;
 
@@ -55,8 +56,12 @@ impl Ledger {
     /// # Errors
     /// If the file cannot be made.
     pub fn create_in(directory: &Path) -> io::Result<Ledger> {
-        Ok(Ledger {
-            log: BufWriter::with_capacity(64 * 1024, tempfile::tempfile_in(directory)?),
+        tempfile::tempfile_in(directory).map(Ledger::with_file)
+    }
+
+    fn with_file(file: File) -> Ledger {
+        Ledger {
+            log: BufWriter::with_capacity(64 * 1024, file),
             log_len: 0,
             rows: Vec::new(),
             first_attempts: HashMap::new(),
@@ -64,7 +69,7 @@ impl Ledger {
             unsettled: 0,
             scratch: Vec::new(),
             broken: false,
-        })
+        }
     }
 
     /// Makes room for recipients up to and including `last`: all queued.
@@ -99,8 +104,9 @@ impl Ledger {
     }
 
     /// Appends a record to the file and notes where it stands. After one failure nothing is written any more: places
-    /// would be wrong.
+    /// would be wrong. A record that is lost leaves none behind, not the one before it.
     fn append(&mut self, attempt: &Attempt) -> io::Result<()> {
+        self.rows[attempt.recipient.index()].record = NOWHERE;
         if self.broken {
             return Err(io::Error::other("an earlier record could not be written"));
         }
@@ -160,43 +166,43 @@ impl Ledger {
         self.rows.is_empty()
     }
 
-    /// Writes out what is buffered, so that [`Ledger::outcome`] sees it.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.log.flush()
-    }
-
-    /// Where a recipient stands, with its latest attempt if there was one. Call [`Ledger::flush`] before.
-    ///
-    /// # Errors
-    /// If the record cannot be read back.
-    pub fn outcome(&self, recipient: RecipientNo) -> io::Result<Outcome> {
+    /// Where a recipient stands, with its latest attempt if there was one and it could be recorded.
+    pub fn outcome(&self, recipient: RecipientNo) -> Outcome {
         let row = self.rows.get(recipient.index()).copied().unwrap_or(BLANK);
         let last = match row.record {
             NOWHERE => None,
-            at => Some(self.read_record(at, recipient)?),
+            at => self.read_record(at, recipient).ok(),
         };
         let first = self.first_attempts.get(&recipient).copied();
         let first_at = first.or_else(|| last.as_ref().map(|attempt| attempt.at));
-        Ok(Outcome {
+        Outcome {
             status: row.status,
             first_at,
             last,
-        })
+        }
     }
 
     fn read_record(&self, at: u64, recipient: RecipientNo) -> io::Result<Attempt> {
         let mut head = [0; outcome::HEAD_LEN];
-        self.log.get_ref().read_exact_at(&mut head, at)?;
+        self.read_at(at, &mut head)?;
         let mut tail = vec![0; outcome::tail_len(&head)];
-        self.log
-            .get_ref()
-            .read_exact_at(&mut tail, at + outcome::HEAD_LEN as u64)?;
+        self.read_at(at + outcome::HEAD_LEN as u64, &mut tail)?;
         outcome::decode(&head, &tail, recipient).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "the ledger's file is damaged")
         })
+    }
+
+    /// Reads what was appended: from the file, and behind its end from what is buffered, which may never get there.
+    fn read_at(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let buffer = self.log.buffer();
+        let in_file = self.log_len - buffer.len() as u64;
+        let of_file = in_file.saturating_sub(at).min(bytes.len() as u64) as usize;
+        let (from_file, from_buffer) = bytes.split_at_mut(of_file);
+        self.log.get_ref().read_exact_at(from_file, at)?;
+        let start = at.saturating_sub(in_file) as usize;
+        let buffered = buffer.get(start..start + from_buffer.len());
+        from_buffer.copy_from_slice(buffered.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 }
 
@@ -242,12 +248,11 @@ mod tests {
         let mut ledger = Ledger::create_in(directory.path()).unwrap();
         ledger.record(&attempt(1, Status::Deferred, 1000)).unwrap();
         ledger.record(&attempt(1, Status::Delivered, 2000)).unwrap();
-        ledger.flush().unwrap();
-        let outcome = ledger.outcome(RecipientNo(1)).unwrap();
+        let outcome = ledger.outcome(RecipientNo(1));
         assert_eq!(outcome.status, Status::Delivered);
         assert_eq!(outcome.first_at, Some(1000));
         assert_eq!(outcome.last.unwrap(), attempt(1, Status::Delivered, 2000));
-        let untouched = ledger.outcome(RecipientNo(0)).unwrap();
+        let untouched = ledger.outcome(RecipientNo(0));
         assert_eq!((untouched.status, untouched.last), (Status::Queued, None));
     }
 
@@ -265,6 +270,49 @@ mod tests {
         assert_eq!(ledger.unsettled(), 0);
         assert_eq!(ledger.counts().iter().sum::<u64>(), 4);
         assert_eq!(ledger.count(Status::Deferred), 1);
+    }
+
+    #[test]
+    fn records_are_read_back_from_file_and_buffer_alike() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::create_in(directory.path()).unwrap();
+        // More than the buffer holds, so that one record lies across its edge.
+        let all: Vec<Attempt> = (0..3000)
+            .map(|n| attempt(n, Status::Delivered, i64::from(n)))
+            .collect();
+        all.iter().for_each(|one| ledger.record(one).unwrap());
+        assert!(!ledger.log.buffer().is_empty());
+        for one in &all {
+            assert_eq!(ledger.outcome(one.recipient).last.as_ref(), Some(one));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_details_and_no_status() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut ledger = Ledger::with_file(full);
+        ledger.record(&attempt(0, Status::Deferred, 7)).unwrap();
+        let failed: Vec<bool> = (1..3000)
+            .map(|n| {
+                let delivered = attempt(n, Status::Delivered, i64::from(n));
+                ledger.record(&delivered).is_err()
+            })
+            .collect();
+        let first = failed.iter().position(|failed| *failed).unwrap() as u32 + 1;
+        assert!(failed[first as usize - 1..].iter().all(|failed| *failed));
+        for n in 1..3000 {
+            let outcome = ledger.outcome(RecipientNo(n));
+            assert_eq!(outcome.status, Status::Delivered);
+            let recorded = (n < first).then(|| attempt(n, Status::Delivered, i64::from(n)));
+            assert_eq!(outcome.last, recorded);
+        }
+        // The record of the attempt before is not that of this one.
+        ledger
+            .record(&attempt(0, Status::Delivered, 9))
+            .unwrap_err();
+        let outcome = ledger.outcome(RecipientNo(0));
+        assert_eq!((outcome.status, outcome.last), (Status::Delivered, None));
+        assert_eq!((outcome.first_at, ledger.unsettled()), (Some(7), 0));
     }
 
     #[test]

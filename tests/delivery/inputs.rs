@@ -210,3 +210,26 @@ fn a_file_that_is_replaced_or_removed_under_way_changes_nothing() {
     std::fs::remove_file(lab.path("batch.mbox")).unwrap();
     lab.assert_all_delivered(&program.wait(), 20);
 }
+
+#[test]
+fn a_spool_that_is_full_ends_the_reading_and_what_was_read_is_delivered() {
+    let lab = Lab::with_rules(&[]);
+    let mut batch = Batch::default();
+    for n in 0..2500 {
+        let body = "0123456789\n".repeat(200);
+        batch.add_with(&[&format!("u{n}@a.test")], "", body.as_bytes());
+    }
+    // The shell's unit is 512 or 1024 bytes.
+    let limits = "trap '' XFSZ; ulimit -f 4000";
+    let ended = lab.send_limited(limits, &batch, &[]);
+    ended.assert_status(74);
+    let read = ended.rows.len();
+    assert!((500..2400).contains(&read), "{read}");
+    assert_eq!(ended.count("delivered"), read, "{}", ended.odd());
+    lab.assert_agrees(&ended);
+    let state = lab.path("state");
+    let told = format!("{}: cannot write the spool", state.display());
+    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    let how_far = format!("; {read} messages were read before, standard input up to byte ");
+    assert!(ended.stderr.contains(&how_far), "{}", ended.stderr);
+}

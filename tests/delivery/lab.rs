@@ -159,8 +159,24 @@ impl Lab {
         arguments: &[&str],
         paths: &[&Path],
     ) -> Program {
-        let report = self.path("report.csv");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mailer"));
+        command.envs(environment.iter().copied());
+        self.start_by(command, arguments, paths)
+    }
+
+    /// Delivers a batch that the program reads from standard input, after the shell has run `limits`.
+    pub fn send_limited(&self, limits: &str, batch: &Batch, arguments: &[&str]) -> Ended {
+        let script = format!("{limits}; exec \"$0\" \"$@\" <\"$BATCH\"");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &script, env!("CARGO_BIN_EXE_mailer")])
+            .env("BATCH", self.file("batch.mbox", batch.bytes()));
+        let allowed = [&["--allow-loopback"], arguments].concat();
+        self.start_by(command, &allowed, &[]).wait()
+    }
+
+    fn start_by(&self, mut command: Command, arguments: &[&str], paths: &[&Path]) -> Program {
+        let report = self.path("report.csv");
         command
             .args(["send", "--dns", &self.dns.address().to_string()])
             .args(["--port", &self.sink.port().to_string()])
@@ -172,8 +188,7 @@ impl Lab {
             .args(arguments)
             .args(paths)
             .env("XDG_CONFIG_HOME", "/nonexistent")
-            .env("HOME", "/nonexistent")
-            .envs(environment.iter().copied());
+            .env("HOME", "/nonexistent");
         Program::start(command, report)
     }
 
