@@ -383,6 +383,16 @@ fn default_state() -> Result<PathBuf> {
 
 fn check(settings: &Settings) -> Result<()> {
     let config = |message: String| Err(anyhow::Error::from(Failure::new(Exit::Config, message)));
+    if let Some(domain) = settings
+        .domains
+        .first()
+        .filter(|_| !settings.relays.is_empty())
+    {
+        return config(format!(
+            "[domain.{}]: with a relay, sessions are the relay's and not a domain's; set tls in general",
+            domain.pattern
+        ));
+    }
     if let Some(hello) = &settings.hello
         && let Err(bad) = crate::smtp::command::check_hello(hello)
     {
@@ -419,6 +429,15 @@ fn check(settings: &Settings) -> Result<()> {
             return config(format!(
                 "[queue.{}]: a maximum of 0 would never send",
                 queue.name
+            ));
+        }
+        if queue
+            .sessions_per_site
+            .is_some_and(|own| own > settings.sessions_per_site)
+        {
+            return config(format!(
+                "[queue.{}]: max_sessions is above the general max_sessions = {}, which holds for every site",
+                queue.name, settings.sessions_per_site
             ));
         }
         if queue.name == "general" {

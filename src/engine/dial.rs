@@ -58,7 +58,7 @@ pub fn open(
     rng: &mut fastrand::Rng,
 ) -> Result<Session, Unreached> {
     let mut places = wish.exchange.plan.ordered(rng);
-    if shared.settings.relay_spread && !places.is_empty() {
+    if shared.settings.relay_spread && !wish.exchange.relays.is_empty() && !places.is_empty() {
         let first = rng.usize(..places.len());
         places.rotate_left(first);
     }
@@ -132,9 +132,8 @@ fn open_at(
     let relay = wish.exchange.relay(place);
     let socket = relay.and_then(|relay| relay.socket.as_deref());
     let stream = match socket {
-        Some(path) => {
-            net::connect_unix(path).map_err(|error| unreachable_at(&path.display(), &error))?
-        }
+        Some(path) => net::connect_unix(path, Instant::now() + shared.settings.timeouts.connect)
+            .map_err(|error| unreachable_at(&path.display(), &error))?,
         None => connect(wish, place, shared, rng)?,
     };
     let peer = Peer {
@@ -245,8 +244,10 @@ fn connect(
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             shared.reach.timed_out(wish.site, began)
         }
-        Err(error) if is_ours(error) => {}
-        Ok(_) | Err(_) => shared.reach.answered(),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => shared.reach.answered(),
+        Ok(_) => shared.reach.answered(),
+        // No route, no such family: said by this machine, so it tells nothing about the network.
+        Err(_) => {}
     }
     let at = format!("{}[{}]:{}", place.host, place.address, peer.port());
     connected.map_err(|error| unreachable_at(&at, &error))

@@ -42,14 +42,22 @@ pub fn can_bind(source: IpAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// Connects to a socket of this machine (LMTP servers listen on such).
+/// Connects to a socket of this machine (LMTP servers listen on such) before `deadline`: a server whose backlog is full
+/// would block us.
 ///
 /// # Errors
-/// What the system says.
-pub fn connect_unix(path: &Path) -> io::Result<Socket> {
+/// What the system says; `TimedOut` if the deadline came first.
+pub fn connect_unix(path: &Path, deadline: Instant) -> io::Result<Socket> {
+    let left = deadline.saturating_duration_since(Instant::now());
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    Ok(socket)
+    socket.set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+        Err(error) => Err(error),
+        Ok(()) => Ok(socket),
+    }
 }
 
 #[cfg(test)]

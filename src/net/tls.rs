@@ -128,27 +128,27 @@ impl Tls {
     /// What went wrong, in words.
     pub fn handshake(
         &self,
-        stream: Arc<Socket>,
+        socket: Arc<Socket>,
         name: &str,
         verify: bool,
         deadline: Instant,
     ) -> Result<(Box<TlsStream<Below>>, Agreed), String> {
         let connector = self.connector(verify).map_err(|error| error.to_string())?;
         let below = Below {
-            stream,
+            socket,
             kept: Vec::new(),
             keeps: true,
+            deadline,
         };
-        below.tick(deadline)?;
         let mut outcome = connector.connect(name, below);
         let mut stream = loop {
             match outcome {
                 Ok(stream) => break stream,
                 Err(HandshakeError::Failure(error)) => return Err(error.to_string()),
-                Err(HandshakeError::WouldBlock(half)) => {
-                    half.get_ref().tick(deadline)?;
-                    outcome = half.handshake();
+                Err(HandshakeError::WouldBlock(_)) if Instant::now() >= deadline => {
+                    return Err("timed out".into());
                 }
+                Err(HandshakeError::WouldBlock(half)) => outcome = half.handshake(),
             }
         };
         let (protocol, cipher) = hello::read(&stream.get_ref().kept).unwrap_or(("TLS", "?".into()));
@@ -237,32 +237,40 @@ fn name_in(certificate: &Certificate) -> Option<String> {
 }
 
 /// The connection below the library. Shared, so that another thread can cut it.
+///
+/// The library reads on until a record is whole, however slowly its bytes drip in: so the deadline is looked at here,
+/// before each read and write of the socket.
 #[derive(Debug)]
 pub struct Below {
-    stream: Arc<Socket>,
+    socket: Arc<Socket>,
     kept: Vec<u8>,
     keeps: bool,
+    deadline: Instant,
 }
 
 impl Below {
-    /// Lets no read or write block beyond `deadline` (nor for longer than a tick).
-    fn tick(&self, deadline: Instant) -> Result<(), String> {
-        let left = deadline.saturating_duration_since(Instant::now());
+    /// What is read and written from now on is so before `deadline`; later, it would block.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    /// Time-outs of the socket for the next call, or `WouldBlock` if the deadline has passed.
+    fn tick(&self, set: fn(&Socket, Option<Duration>) -> io::Result<()>) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err("timed out".into());
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        let tick = Some(left.min(TICK_MAX).max(Duration::from_millis(1)));
-        let set = self
-            .stream
-            .set_read_timeout(tick)
-            .and_then(|()| self.stream.set_write_timeout(tick));
-        set.map_err(|error| error.to_string())
+        set(
+            &self.socket,
+            Some(left.min(TICK_MAX).max(Duration::from_millis(1))),
+        )
     }
 }
 
 impl Read for Below {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = (&*self.stream).read(buffer)?;
+        self.tick(Socket::set_read_timeout)?;
+        let count = (&*self.socket).read(buffer)?;
         if self.keeps {
             let room = HELLO_BYTES_KEPT - self.kept.len();
             self.kept.extend_from_slice(&buffer[..count.min(room)]);
@@ -273,7 +281,8 @@ impl Read for Below {
 
 impl Write for Below {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.stream).write(bytes)
+        self.tick(Socket::set_write_timeout)?;
+        (&*self.socket).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -123,7 +123,10 @@ impl Wire {
             }
             let room = &mut self.input[at..];
             let count = match &mut self.tls {
-                Some(tls) => tls.read(room),
+                Some(tls) => {
+                    tls.get_mut().set_deadline(deadline);
+                    tls.read(room)
+                }
                 None => (&*self.socket).read(room),
             };
             match count {
@@ -168,7 +171,10 @@ impl Wire {
                 self.write_tick = Some(tick);
             }
             let count = match &mut self.tls {
-                Some(tls) => tls.write_vectored(parts),
+                Some(tls) => {
+                    tls.get_mut().set_deadline(deadline);
+                    tls.write_vectored(parts)
+                }
                 None => (&*self.socket).write_vectored(parts),
             };
             match count {
@@ -188,7 +194,10 @@ impl Wire {
         }
         let looked = match &mut self.tls {
             // Records that carry no data (session tickets) are no input: only reading tells.
-            Some(tls) => tls.read(&mut [0]),
+            Some(tls) => {
+                tls.get_mut().set_deadline(Instant::now() + TICK_MAX);
+                tls.read(&mut [0])
+            }
             None => self.socket.peek(&mut [std::mem::MaybeUninit::uninit()]),
         };
         let restored = self.socket.set_nonblocking(false);
