@@ -13,13 +13,14 @@ mod maildir;
 mod proxy;
 mod run;
 mod servers;
+mod tls;
 mod turns;
 
 use std::collections::BTreeSet;
 
 use expected::Expected;
 use maildir::Maildir;
-use run::{Row, send};
+use run::{CLEAR, Row, send};
 use servers::Server;
 
 /// The newsletter to one server, every domain found by MX look-up; returns the report.
@@ -94,21 +95,28 @@ fn assert_report(rows: &[Row], expected: &[Expected], status: &str, enhanced: &s
 
 /// A small batch with everything awkward in it, all of it given to one relay; its domains are not in any DNS.
 fn awkward_by_relay(name: &'static str) {
-    let Some(server) = servers::server(name) else {
+    let Some(rows) = awkward_with(name, CLEAR) else {
         return;
     };
+    assert!(rows.iter().all(|row| row.tls.is_empty()), "{rows:?}");
+}
+
+/// The same with these flags; returns the report.
+fn awkward_with(name: &'static str, flags: &[&str]) -> Option<Vec<Row>> {
+    let server = servers::server(name)?;
     let maildir = Maildir::watch(&server.maildir);
     let batch = batch::awkward(server.name);
     let path = batch.write();
     let relay = server.address.to_string();
     let run = send(
         &[path.to_str().expect("a plain path")],
-        &["--relay", &relay, "--allow-loopback"],
+        &[&["--relay", &relay, "--allow-loopback"], flags].concat(),
     );
     assert_eq!(run.status, 0, "{run}");
     assert_report(&run.rows, &batch.expected, "delivered", "");
     assert_eq!(run.rows.len(), batch.expected.len());
     maildir.assert_holds(&batch.expected);
+    Some(run.rows)
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A TCP proxy that counts turns: how often the client had to wait for the server before it went on.
 //!
-//! A *flight* is what the client sends after it has heard something of the server. Each final dot is noted with the number of the
-//! flight that brought it, so that the turns of one message are the distance between two dots. Only for sessions in the clear.
+//! A *flight* is what the client sends after it has heard something of the server. The end of each message (the final dot, or BDAT
+//! LAST, which may not stand in a message of these tests) is noted with the number of the flight that brought it, so that the turns
+//! of one message are the distance between two ends. Only for sessions in the clear.
 //!
 //! The proxy stands for some distance as well: what the server says reaches the client a little later. Otherwise a server on loopback
 //! answers sooner than any thread of the client can hand work to another, and what is counted is the scheduling of this machine.
@@ -18,16 +19,19 @@ use std::time::Duration;
 /// How much later: a server in the same city.
 const DISTANCE: Duration = Duration::from_millis(5);
 
+/// How a message ends: the dot, or the last of its chunks begins (RFC 3030).
+const MARKS: [&[u8]; 2] = [b"\r\n.\r\n", b" LAST\r\n"];
+
 /// What was seen of one session.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     /// Waits for the server, from the first command to QUIT.
     pub flights: usize,
-    /// For each message the number of the flight that brought its final dot.
-    pub dots: Vec<usize>,
+    /// For each message the number of the flight that brought its end.
+    pub ends: Vec<usize>,
     /// The server has spoken since the last flight.
     heard: bool,
-    /// The last octets of the client, in case a dot's line is cut.
+    /// The last octets of the client, in case a mark is cut.
     tail: Vec<u8>,
 }
 
@@ -35,19 +39,21 @@ impl Session {
     fn of_client(&mut self, bytes: &[u8]) {
         self.flights += usize::from(std::mem::take(&mut self.heard));
         self.tail.extend_from_slice(bytes);
-        let end = b"\r\n.\r\n";
-        let found = self.tail.windows(end.len()).filter(|five| five == end);
-        let flight = self.flights;
-        self.dots.extend(found.map(|_| flight));
-        // One octet less than the mark: it cannot be counted twice.
-        let kept = self.tail.len().min(end.len() - 1);
+        let is_mark = |at: &usize| MARKS.iter().any(|mark| self.tail[*at..].starts_with(mark));
+        let found = (0..self.tail.len()).filter(is_mark).last();
+        let count = (0..self.tail.len()).filter(is_mark).count();
+        self.ends.extend(std::iter::repeat_n(self.flights, count));
+        // What is behind the last mark and may be the beginning of another.
+        let longest = MARKS.iter().map(|mark| mark.len()).max().unwrap_or(0);
+        let from = found.map_or(0, |at| at + 1);
+        let kept = (self.tail.len() - from).min(longest - 1);
         self.tail.drain(..self.tail.len() - kept);
     }
 
-    /// Waits per message, from the dot of message `from` (counted from 1) to the last dot.
+    /// Waits per message, from the end of message `from` (counted from 1) to the last end.
     pub fn turns_per_message(&self, from: usize) -> f64 {
-        let (first, last) = (self.dots[from - 1], *self.dots.last().expect("a dot"));
-        (last - first) as f64 / (self.dots.len() - from) as f64
+        let (first, last) = (self.ends[from - 1], *self.ends.last().expect("an end"));
+        (last - first) as f64 / (self.ends.len() - from) as f64
     }
 }
 

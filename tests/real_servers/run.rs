@@ -9,7 +9,7 @@ use super::expected::normal;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Flags for sessions in the clear, whatever the server offers.
-pub const CLEAR: &[&str] = &[];
+pub const CLEAR: &[&str] = &["--tls", "none"];
 
 /// The columns of the report that are compared.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Row {
     pub stage: String,
     /// The host that answered.
     pub mx: String,
+    /// Protocol and cipher of the session, "" in the clear.
+    pub tls: String,
     /// Its reply.
     pub reply: String,
 }
@@ -95,6 +97,7 @@ fn read(mut reader: csv::Reader<std::fs::File>, stderr: &str) -> Vec<Row> {
         "class",
         "stage",
         "mx",
+        "tls",
         "reply",
     ]
     .map(column);
@@ -109,6 +112,7 @@ fn read(mut reader: csv::Reader<std::fs::File>, stderr: &str) -> Vec<Row> {
             class,
             stage,
             mx,
+            tls,
             reply,
         ] = wanted.map(|at| record[at].to_owned());
         let message = message.parse().expect("a message number");
@@ -121,6 +125,7 @@ fn read(mut reader: csv::Reader<std::fs::File>, stderr: &str) -> Vec<Row> {
             class,
             stage,
             mx,
+            tls,
             reply,
         }
     };

@@ -30,6 +30,11 @@ pub fn address(name: &str) -> Option<SocketAddr> {
     variable(name).map(|text| text.parse().expect("scripts/servers writes ADDRESS:PORT"))
 }
 
+/// The file with the certificate that all servers show.
+pub fn certificate() -> Option<String> {
+    variable("CERTIFICATE")
+}
+
 /// Postfix's `smtp-sink`, for tests that start it themselves.
 pub struct SinkProgram {
     /// The program.

@@ -5,18 +5,47 @@
 //! (MAIL, RCPT, DATA, dot).
 
 use super::maildir::Maildir;
-use super::proxy::Proxy;
+use super::proxy::{Proxy, Session};
 use super::run::{CLEAR, send};
 use super::{batch, servers};
 
 const MESSAGES: usize = 150;
 /// EHLO, the first two transactions and QUIT may cost what they cost in lock step.
 const OPENING_FLIGHTS: usize = 1 + 2 * 4 + 1;
+/// STARTTLS, a handshake of TLS 1.2 and the second EHLO.
+const TLS_FLIGHTS: usize = 1 + 2 + 1;
 
 fn turns_per_message(name: &'static str, most: f64) {
-    let Some(server) = servers::server(name) else {
+    let Some(session) = one_session(name, CLEAR) else {
         return;
     };
+    assert_eq!(session.ends.len(), MESSAGES, "an end a message");
+    let turns = session.turns_per_message(2);
+    println!(
+        "turns: {name}: {turns:.3} a message from the third on, {} in the whole session of {MESSAGES}",
+        session.flights
+    );
+    assert!(turns <= most, "{turns} turns a message: {session:?}");
+    let all = OPENING_FLIGHTS as f64 + most * MESSAGES as f64;
+    assert!(session.flights as f64 <= all, "{session:?}");
+}
+
+/// Inside TLS the ends of messages cannot be seen; the waits of the whole session can.
+fn turns_inside_tls(name: &'static str) {
+    let Some(session) = one_session(name, &["--tls", "require"]) else {
+        return;
+    };
+    println!(
+        "turns: {name}: {} in the whole session of {MESSAGES} inside TLS",
+        session.flights
+    );
+    let all = (OPENING_FLIGHTS + TLS_FLIGHTS) as f64 + ONE * MESSAGES as f64;
+    assert!(session.flights as f64 <= all, "{session:?}");
+}
+
+/// Sends the messages, checks that they arrive, and returns what the proxy saw.
+fn one_session(name: &'static str, tls: &[&str]) -> Option<Session> {
+    let server = servers::server(name)?;
     let proxy = Proxy::before(server.address);
     let maildir = Maildir::watch(&server.maildir);
     let batch = batch::of_size(&format!("turns-{name}"), MESSAGES, 2048);
@@ -30,23 +59,14 @@ fn turns_per_message(name: &'static str, most: f64) {
     let flags = ["--relay", &relay, "--allow-loopback", "--config", config];
     let run = send(
         &[path.to_str().expect("a plain path")],
-        &[&flags, CLEAR].concat(),
+        &[&flags, tls].concat(),
     );
     assert_eq!(run.status, 0, "{run}");
 
-    let sessions = proxy.sessions();
+    let mut sessions = proxy.sessions();
     assert_eq!(sessions.len(), 1, "one session carries all: {sessions:?}");
-    let session = &sessions[0];
-    assert_eq!(session.dots.len(), MESSAGES, "a final dot a message");
-    let turns = session.turns_per_message(2);
-    println!(
-        "turns: {name}: {turns:.3} a message from the third on, {} in the whole session of {MESSAGES}",
-        session.flights
-    );
-    assert!(turns <= most, "{turns} turns a message: {session:?}");
-    let all = OPENING_FLIGHTS as f64 + most * MESSAGES as f64;
-    assert!(session.flights as f64 <= all, "{session:?}");
     maildir.assert_holds(&batch.expected);
+    sessions.pop()
 }
 
 /// One turn a message, and one in fifty more.
@@ -85,4 +105,24 @@ fn a_message_costs_opensmtpd_which_offers_no_pipelining_four_turns() {
 #[test]
 fn a_message_costs_aiosmtpd_which_offers_no_pipelining_four_turns() {
     turns_per_message("AIOSMTPD", 4.0);
+}
+
+#[test]
+fn a_message_inside_tls_costs_postfix_one_turn() {
+    turns_inside_tls("POSTFIX");
+}
+
+#[test]
+fn a_message_inside_tls_costs_exim_one_turn() {
+    turns_inside_tls("EXIM");
+}
+
+#[test]
+fn a_message_inside_tls_costs_sendmail_one_turn() {
+    turns_inside_tls("SENDMAIL");
+}
+
+#[test]
+fn a_message_inside_tls_costs_smtp_server_one_turn() {
+    turns_inside_tls("SMTP_SERVER");
 }
