@@ -1,7 +1,7 @@
 //! A message in a worker's hands: the canonical bytes and what must be known to send them.
 //!
-//! One [`Content`] per worker is reused from message to message. After loading, the raw bytes are kept as far as the header
-//! reaches only, because recipients are read from there.
+//! A worker uses its [`Content`] again from message to message. It holds one until the next is loaded, so that the further
+//! transactions of a message to very many need not load it again.
 
 use crate::mail::{Enhanced, MessageNo, ReversePath, Scope, Stage, Status, Verdict};
 use crate::mbox::canonical::Facts;
@@ -18,7 +18,7 @@ const OCTETS_KEPT: usize = 1024 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Content {
     pub(super) message: Option<MessageNo>,
-    /// From_ line and header, as they lie in the file.
+    /// The message as it lies in the file, while it is being loaded.
     pub(super) raw: Vec<u8>,
     pub(super) fields: Fields,
     pub(super) bytes: Vec<u8>,
@@ -66,8 +66,8 @@ impl Content {
         self.reverse_path = ReversePath::Null;
     }
 
-    pub(super) fn drop_raw_body(&mut self, header_end: usize) {
-        self.raw.truncate(header_end);
+    pub(super) fn drop_raw(&mut self) {
+        self.raw.clear();
         self.raw.shrink_to(OCTETS_KEPT);
     }
 }

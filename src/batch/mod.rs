@@ -1,12 +1,13 @@
 //! The batch: files, Maildirs and standard input as messages with envelopes, read once to know them and again to send them.
 //!
 //! [`BatchReader`] streams over the inputs and hands out one [`Arrival`] per message; what it learns goes into tables of small
-//! records ([`BatchStore`]) that workers share. Content and addresses stay in the files: a worker [loads](BatchStore::load) a message
-//! with `pread`, its hash is checked, and only then the canonical bytes are made. Standard input goes to an unlinked spool file first.
+//! records ([`BatchStore`]) that workers share. Content stays in the files: a worker [loads](BatchStore::load) a message
+//! with `pread`, its hash is checked, and only then the canonical bytes are made. Addresses, and standard input, go to unlinked spool files.
 //!
 //! INVARIANTS: every message of the batch has at least one recipient record, so that it appears in the report; bytes that
 //! changed since intake are never sent; memory grows by tens of bytes per message, whatever the messages hold.
 
+mod addresses;
 mod content;
 mod error;
 mod inspect;

@@ -11,10 +11,11 @@ use super::intake::{Event, Intake};
 use super::problem::{Problem, What};
 use super::record::{MessageParts, MessageRecord, RecipientRecord};
 use super::source::{Input, prepare};
-use super::store::BatchStore;
+use super::store::{BatchStore, TEXT_OCTETS_MAX};
 use super::to_file::ToFile;
 use super::window::newlines;
 use crate::mail::address::AddressFault;
+use crate::mail::verdict::printable;
 use crate::mail::{Mailbox, MessageNo, RecipientNo, ReversePath};
 use crate::mbox::envelope::{self, EnvelopeFault, Recipient};
 use crate::mbox::fault::FaultAt;
@@ -177,42 +178,31 @@ impl BatchReader {
 
     /// Puts the message and its recipients into the tables.
     fn settle(&mut self, problem: Option<Problem>) -> Result<MessageNo, BatchError> {
-        let header_start = self.intake.scan.from_line().len() as u32;
         let first = self.store.recipients.count();
+        let mut known = (0, 0);
         for i in 0..self.found.len() {
-            let Recipient {
-                start,
-                len,
-                field,
-                ref mailbox,
-            } = self.found[i];
-            let place = RecipientRecord {
-                at: header_start + start,
-                len,
-            };
-            let outcome = match (&problem, mailbox) {
+            let found = &self.found[i];
+            let outcome = match (&problem, &found.mailbox) {
                 (Some(problem), _) => Err(problem.clone()),
                 (None, Ok(mailbox)) => Ok(mailbox.clone()),
                 (None, Err(error)) => {
-                    let range = start as usize..(start + len) as usize;
-                    let text = self.intake.scan.header().get(range).unwrap_or_default();
-                    let what = What::address(field.name(), error.fault, text);
-                    Err(self.header_problem(error.offset, what))
+                    let what = What::address(found.field.name(), error.fault, self.text_of(found));
+                    Err(self.address_problem(&mut known, error.offset, what))
                 }
             };
+            let no = self.push_address(found)?;
             if let (None, Err(problem)) = (&problem, &outcome)
                 && self.problems.len() < PROBLEMS_MAX
             {
                 self.problems.push(problem.clone());
             }
-            let no = self.push_recipient(place)?;
             self.arrived.push(Arrived { no, outcome });
         }
         if self.arrived.is_empty() {
             let problem = problem.clone().unwrap_or_else(|| {
                 self.header_problem(0, What::Envelope(EnvelopeFault::NoRecipients))
             });
-            let no = self.push_recipient(RecipientRecord { at: 0, len: 0 })?;
+            let no = self.push_recipient(RecipientRecord::new(0, 0, false))?;
             self.arrived.push(Arrived {
                 no,
                 outcome: Err(problem),
@@ -220,6 +210,33 @@ impl BatchReader {
         }
         let recipients = self.arrived.len();
         self.push_message(first, recipients, problem.is_some(), false)
+    }
+
+    /// Keeps the address of a recipient: who gets no mail must be named even if the batch file is overwritten.
+    fn push_address(&self, found: &Recipient) -> Result<RecipientNo, BatchError> {
+        let bad;
+        let text = match &found.mailbox {
+            Ok(mailbox) => mailbox.as_str(),
+            Err(_) => {
+                // A mailbox may be longer than what is shown of nonsense: comments and folding count, too.
+                let text = self.text_of(found);
+                let text = &text[..text.len().min(16 * TEXT_OCTETS_MAX)];
+                bad = printable(&String::from_utf8_lossy(text), TEXT_OCTETS_MAX);
+                &bad
+            }
+        };
+        let spool = &self.store.addresses;
+        let dir = &self.store.options.spool_dir;
+        let at = spool
+            .append(text.as_bytes())
+            .map_err(|error| BatchError::spool(dir, &error))?;
+        self.push_recipient(RecipientRecord::new(at, text.len(), found.mailbox.is_ok()))
+    }
+
+    /// How a recipient stands in the header.
+    fn text_of(&self, found: &Recipient) -> &[u8] {
+        let range = found.start as usize..(found.start + found.len) as usize;
+        self.intake.scan.header().get(range).unwrap_or_default()
     }
 
     /// The same for a message to very many, which must be the only one.
@@ -322,10 +339,20 @@ impl BatchReader {
 
     /// A problem at `offset` of the header.
     fn header_problem(&self, offset: usize, what: What) -> Problem {
+        self.address_problem(&mut (0, 0), offset, what)
+    }
+
+    /// The same for one of many, which come in order: `known` is an offset of the header and the lines before it, so that the
+    /// lines of a header of bad addresses are not counted from its beginning for each.
+    fn address_problem(&self, known: &mut (usize, u64), offset: usize, what: What) -> Problem {
         let scan = &self.intake.scan;
         let header = scan.header();
-        let before = &header[..offset.min(header.len())];
-        let line = self.intake.begin.line + newlines(scan.from_line()) + newlines(before);
+        let end = offset.min(header.len());
+        if end < known.0 {
+            *known = (0, 0);
+        }
+        *known = (end, known.1 + newlines(&header[known.0..end]));
+        let line = self.intake.begin.line + newlines(scan.from_line()) + known.1;
         self.problem((scan.from_line().len() + offset) as u64, line, what)
     }
 
@@ -368,7 +395,7 @@ fn line_problem(
     fault: AddressFault,
     many: &mut Many,
 ) -> Problem {
-    let at = u64::from(place.at);
+    let at = place.at();
     many.line = (at, to_file.line_at(many.line.0, many.line.1, at));
     let text = to_file.text(place).unwrap_or_default();
     Problem {

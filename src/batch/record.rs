@@ -92,13 +92,40 @@ impl MessageRecord {
     }
 }
 
-/// A recipient: where the text of its address is.
+/// A recipient: where the text of its address is, in the spool of addresses or in the file of `--to-file`.
+///
+/// From the highest bit: 48 of the place, 15 of the length, one that tells a mailbox from what only stands in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RecipientRecord {
-    /// Offset within the message's raw bytes, or within the file of `--to-file`.
-    pub at: u32,
-    /// Its length; 0 if there is none.
-    pub len: u32,
+    place: [u32; 2],
+}
+
+/// The first place that a record cannot name.
+pub(super) const PLACES_MAX: u64 = 1 << 48;
+const LENGTHS_MAX: usize = 1 << 15;
+
+impl RecipientRecord {
+    /// `at` must be less than [`PLACES_MAX`]; a text of 32 KiB or more is cut.
+    pub(super) fn new(at: u64, len: usize, is_mailbox: bool) -> RecipientRecord {
+        let len = len.min(LENGTHS_MAX - 1) as u64;
+        RecipientRecord {
+            place: split(at << 16 | len << 1 | u64::from(is_mailbox)),
+        }
+    }
+
+    pub(super) fn at(self) -> u64 {
+        join(self.place) >> 16
+    }
+
+    /// 0 if there is no text.
+    pub(super) fn len(self) -> usize {
+        (join(self.place) >> 1) as usize % LENGTHS_MAX
+    }
+
+    /// True if the text is a mailbox in wire form.
+    pub(super) fn is_mailbox(self) -> bool {
+        self.place[1] & 1 != 0
+    }
 }
 
 fn split(number: u64) -> [u32; 2] {
@@ -129,6 +156,23 @@ mod tests {
         assert_eq!(record.offset(), 0x0123_4567_89ab_cdef);
         assert_eq!(record.hash(), 0xfedc_ba98_7654_3210);
         assert!(record.is_to_file() && !record.is_invalid());
+    }
+
+    #[test]
+    fn a_recipient_gives_back_what_went_in() {
+        for (at, len, is_mailbox) in [
+            (0, 0, false),
+            (PLACES_MAX - 1, LENGTHS_MAX - 1, false),
+            (0x1234_5678_9abc, 254, true),
+        ] {
+            let record = RecipientRecord::new(at, len, is_mailbox);
+            let got = (record.at(), record.len(), record.is_mailbox());
+            assert_eq!(got, (at, len, is_mailbox));
+        }
+        assert_eq!(
+            RecipientRecord::new(7, 1 << 40, true).len(),
+            LENGTHS_MAX - 1
+        );
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! Entries are never changed or removed, so that readers need no lock. The recipients of a message enter before the message
 //! itself: whoever sees a message sees all of its recipients.
 //!
-//! INVARIANT: a mailbox that [`BatchStore::mailbox`] gives is the one that intake saw: it is parsed from the same bytes, whose hash
-//! was checked. Only the texts for reports ([`BatchStore::recipient_text`]) are read without that check.
+//! INVARIANT: a mailbox that [`BatchStore::mailbox`] gives, and a text that [`BatchStore::recipient_text`] gives, is what intake saw:
+//! addresses are read from a spool that nobody else can touch, never from the batch file, which may have changed.
 
+use super::addresses::AddressSpool;
 use super::content::{Content, ContentError};
 use super::options::ReadOptions;
 use super::record::{MessageRecord, RecipientRecord};
@@ -17,7 +18,7 @@ use crate::mbox::{canonical, envelope};
 use std::sync::{Arc, OnceLock};
 
 /// The longest text of a recipient that a report shows.
-const TEXT_OCTETS_MAX: usize = 512;
+pub(super) const TEXT_OCTETS_MAX: usize = 512;
 
 /// What is known of a batch. Shared by reference between intake, workers and report.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct BatchStore {
     pub(super) sources: boxcar::Vec<Source>,
     pub(super) messages: boxcar::Vec<MessageRecord>,
     pub(super) recipients: boxcar::Vec<RecipientRecord>,
+    pub(super) addresses: AddressSpool,
     pub(super) to_file: OnceLock<ToFile>,
 }
 
@@ -33,6 +35,7 @@ impl BatchStore {
     /// Empty tables for a batch to be read with `options`.
     pub fn new(options: ReadOptions) -> BatchStore {
         BatchStore {
+            addresses: AddressSpool::new(options.spool_dir.clone()),
             options,
             sources: boxcar::Vec::new(),
             messages: boxcar::Vec::new(),
@@ -91,8 +94,12 @@ impl BatchStore {
         Some((source.file_name(offset), source.file_offset(offset)))
     }
 
-    /// Reads a message, makes sure that it is still the one of intake, and makes the bytes that leave.
+    /// Reads a message, makes sure that it is still the one of intake, and makes the bytes that leave. If `content` holds it
+    /// already there is nothing to do: what was right once is, and a message to very many takes many transactions.
     pub fn load(&self, message: MessageNo, content: &mut Content) -> Result<(), ContentError> {
+        if content.message == Some(message) {
+            return Ok(());
+        }
         content.forget();
         let record = self.message(message).ok_or(ContentError::Invalid)?;
         let source = self
@@ -132,7 +139,7 @@ impl BatchStore {
         let rules = self.options.canonical_rules(source.flavour);
         content.facts = canonical::canonicalise(message, fields, &rules, &mut content.bytes)
             .map_err(ContentError::Unfit)?;
-        content.drop_raw_body(from_line_len + header_len);
+        content.drop_raw();
         Ok(())
     }
 
@@ -148,43 +155,40 @@ impl BatchStore {
         if index.is_none_or(|index| index >= record.recipients()) {
             return Err(ContentError::Invalid);
         }
-        let place = self
+        let place = *self
             .recipients
             .get(recipient.index())
             .ok_or(ContentError::Invalid)?;
         if record.is_to_file() {
             let to_file = self.to_file.get().ok_or(ContentError::Invalid)?;
-            return to_file.mailbox(*place)?.map_err(|_| ContentError::Invalid);
+            return to_file.mailbox(place)?.map_err(|_| ContentError::Invalid);
         }
-        let range = place.at as usize..place.at as usize + place.len as usize;
-        let text = content.raw.get(range).ok_or(ContentError::Changed)?;
+        let mut text = [0; TEXT_OCTETS_MAX];
+        let text = text
+            .get_mut(..place.len())
+            .filter(|_| place.is_mailbox())
+            .ok_or(ContentError::Invalid)?;
+        self.addresses.read(place.at(), text)?;
         Mailbox::parse_addr_spec(text).map_err(|_| ContentError::Invalid)
     }
 
     /// A recipient as a report shows it: the address in wire form, or what stands in its place, printable. Empty for a message
-    /// without recipients, and if the file cannot be read any more.
+    /// without recipients.
     pub fn recipient_text(&self, recipient: RecipientNo) -> String {
-        let Some(text) = self.raw_recipient(recipient) else {
-            return String::new();
+        let text = |recipient| {
+            let record = self.message(self.message_of(recipient)?)?;
+            let place = *self.recipients.get(recipient.index())?;
+            if record.is_to_file() {
+                let text = self.to_file.get()?.text(place).ok()?;
+                return Some(match Mailbox::parse(&text) {
+                    Ok(mailbox) => mailbox.as_str().to_owned(),
+                    Err(_) => printable(&String::from_utf8_lossy(&text), TEXT_OCTETS_MAX),
+                });
+            }
+            let mut text = vec![0; place.len()];
+            self.addresses.read(place.at(), &mut text).ok()?;
+            String::from_utf8(text).ok()
         };
-        match Mailbox::parse(&text) {
-            Ok(mailbox) => mailbox.as_str().to_owned(),
-            Err(_) => printable(&String::from_utf8_lossy(&text), TEXT_OCTETS_MAX),
-        }
-    }
-
-    fn raw_recipient(&self, recipient: RecipientNo) -> Option<Vec<u8>> {
-        let record = self.message(self.message_of(recipient)?)?;
-        let place = self.recipients.get(recipient.index())?;
-        if record.is_to_file() {
-            return self.to_file.get()?.text(*place).ok();
-        }
-        // A mailbox may be longer than what is shown of nonsense: comments and folding count, too.
-        let mut text = vec![0; (place.len as usize).min(16 * TEXT_OCTETS_MAX)];
-        self.sources
-            .get(record.source())?
-            .read_exact_at(record.offset(), u64::from(place.at), &mut text)
-            .ok()?;
-        Some(text)
+        text(recipient).unwrap_or_default()
     }
 }

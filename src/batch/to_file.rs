@@ -4,10 +4,10 @@
 //! if the file was rewritten meanwhile. Each line that is not blank is one recipient (`a@b.example`, or with a name); each
 //! mailbox counts once. Memory: 12 bytes of table per recipient, and a hash of each while the file is read.
 //!
-//! Limits: a line of [`LINE_OCTETS_MAX`], a file of 4 GiB.
+//! Limits: a line of [`LINE_OCTETS_MAX`].
 
 use super::error::BatchError;
-use super::record::RecipientRecord;
+use super::record::{PLACES_MAX, RecipientRecord};
 use super::window::{Window, newlines};
 use crate::mail::Mailbox;
 use crate::mail::address::{AddressError, AddressFault};
@@ -100,8 +100,8 @@ impl ToFile {
 
     /// The text of a recipient.
     pub(super) fn text(&self, place: RecipientRecord) -> io::Result<Vec<u8>> {
-        let mut text = vec![0; place.len as usize];
-        self.spool.read_exact_at(&mut text, u64::from(place.at))?;
+        let mut text = vec![0; place.len()];
+        self.spool.read_exact_at(&mut text, place.at())?;
         Ok(text)
     }
 
@@ -110,7 +110,7 @@ impl ToFile {
         &self,
         place: RecipientRecord,
     ) -> io::Result<Result<Mailbox, AddressError>> {
-        if place.len == 0 {
+        if place.len() == 0 {
             return Ok(Err(AddressError {
                 offset: 0,
                 fault: AddressFault::PathTooLong,
@@ -146,12 +146,14 @@ fn line_place(offset: u64, line: &[u8], name: &str) -> Result<Option<RecipientRe
         return Ok(None);
     }
     let lead = line.len() - line.trim_ascii_start().len();
-    let at = u32::try_from(offset + lead as u64)
-        .map_err(|_| BatchError::data(name, "is larger than 4 GiB"))?;
+    let at = offset + lead as u64;
+    if at >= PLACES_MAX {
+        return Err(BatchError::data(name, "is too large"));
+    }
     let len = if line.len() > LINE_OCTETS_MAX {
         0
     } else {
-        text.len() as u32
+        text.len()
     };
-    Ok(Some(RecipientRecord { at, len }))
+    Ok(Some(RecipientRecord::new(at, len, len > 0)))
 }

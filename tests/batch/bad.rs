@@ -219,6 +219,57 @@ fn what_changed_after_intake_is_never_sent() {
 }
 
 #[test]
+fn a_changed_file_does_not_change_whom_a_report_names() {
+    let text = format!(
+        "{FROM}To: a@x.test, \"b c\"@X.test (z), ü\x1b@, d@bücher.test\n\none\n\n{FROM}To: e@x.test\n\n\0\n"
+    );
+    let (_dir, path) = file("batch.mbox", &text);
+    let (store, read) = read_all(paths(&[&path]), options()).unwrap();
+    assert_eq!(read.len(), 2);
+    let named = || -> Vec<String> {
+        (0..5)
+            .map(|n| store.recipient_text(RecipientNo(n)))
+            .collect()
+    };
+    let want = [
+        "a@x.test",
+        "\"b c\"@x.test",
+        "ü?@",
+        "d@xn--bcher-kva.test",
+        "e@x.test",
+    ];
+    assert_eq!(named(), want);
+    for changed in [
+        text.replace('x', "yy"),
+        text[..50].to_owned(),
+        String::new(),
+    ] {
+        fs::write(&path, changed).unwrap();
+        assert_eq!(named(), want);
+    }
+}
+
+#[test]
+fn a_message_in_hand_is_not_read_again_for_its_next_recipients() {
+    let (_dir, path) = file(
+        "batch.mbox",
+        format!("{FROM}To: a@x.test, b@x.test, c@\n\none\n"),
+    );
+    let (store, _) = read_all(paths(&[&path]), options()).unwrap();
+    let mut content = Content::new();
+    store.load(MessageNo(0), &mut content).unwrap();
+    fs::write(&path, "").unwrap();
+    store.load(MessageNo(0), &mut content).unwrap();
+    assert!(content.bytes().ends_with(b"one\r\n"));
+    let second = store.mailbox(&content, RecipientNo(1)).unwrap();
+    assert_eq!(second.as_str(), "b@x.test");
+    let bad = store.mailbox(&content, RecipientNo(2));
+    assert!(matches!(bad, Err(ContentError::Invalid)), "{bad:?}");
+    let changed = store.load(MessageNo(0), &mut Content::new());
+    assert!(matches!(changed, Err(ContentError::Changed)), "{changed:?}");
+}
+
+#[test]
 fn a_truncated_mboxcl2_says_so() {
     let (_dir, path) = file(
         "batch.mbox",

@@ -176,6 +176,9 @@ fn change_under_way(change: impl FnOnce(&Path)) -> Ended {
         ended.odd()
     );
     assert_eq!(lab.received(), [(1, "u1@a.test".to_owned())]);
+    for (n, row) in ended.rows.iter().enumerate() {
+        assert_eq!(row.recipient, format!("u{}@a.test", n + 1), "{row:?}");
+    }
     lab.assert_clean();
     ended
 }
