@@ -220,7 +220,10 @@ impl<P: Clone> Dispatcher<P> {
         let length = if probes {
             1
         } else {
-            let sessions = t.permits.window(self.sites[s].id, self.config.queue);
+            // A session needs a worker: shares for more than there can be would be runs of one, between which the
+            // worker's messages cannot follow each other at once.
+            let window = t.permits.window(self.sites[s].id, self.config.queue);
+            let sessions = window.min(self.config.workers_max);
             run_length(self.sites[s].waiting, sessions, self.config.run_max)
         };
         let cut = Cut {
