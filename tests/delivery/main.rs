@@ -14,7 +14,9 @@ mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
 mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
+mod relay; // mail for everybody through servers of one's own
 mod retries; // what becomes of mail that was not taken at once
 mod signals; // being stopped
 mod smtp; // what servers offer, refuse and leave out
 mod tls; // what is said encrypted, and what is not said at all
+mod turns; // how often a message waits for the server

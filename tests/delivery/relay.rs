@@ -1,0 +1,403 @@
+//! Mail for everybody through servers of one's own: which relay, as whom, in which protocol.
+//!
+//! No name is looked up here: the DNS server of the laboratory knows nothing.
+
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use mailer::sink::certificate::Authority;
+use mailer::sink::{Listen, SinkConfig, SinkTls};
+use mailer::smtp::server::{AuthSettings, Mechanism};
+
+use crate::batch::Batch;
+use crate::lab::{Ended, Lab, SOON, keeping};
+use crate::retries::NO_RETRY;
+
+const USER: &str = "newsletter";
+const SECRET: &str = "correct-horse-battery";
+
+/// Mail for several domains, none of which exists.
+fn batch() -> Batch {
+    Batch::to_each((0..30).map(|n| format!("u{n}@d{}.test", n % 7)))
+}
+
+fn lab(config: SinkConfig) -> Lab {
+    Lab::new("", config)
+}
+
+/// A receiver that takes mail only of the one user, who authenticates by `mechanism`, and offers STARTTLS.
+fn guarded(mechanism: Mechanism, rules: &[&str]) -> SinkConfig {
+    let mut config = keeping(rules).with_tls(SinkTls::self_signed(&["relay.test"]).unwrap());
+    config.server.auth_required = true;
+    config.server.auth = Some(AuthSettings {
+        mechanisms: vec![mechanism],
+        only_in_tls: true,
+        ..AuthSettings::new(USER, SECRET)
+    });
+    config
+}
+
+/// The same without TLS.
+fn guarded_in_clear() -> SinkConfig {
+    let mut config = guarded(Mechanism::Plain, &[]);
+    config.tls = None;
+    if let Some(auth) = &mut config.server.auth {
+        auth.only_in_tls = false;
+    }
+    config
+}
+
+fn credentials(lab: &Lab, content: &str, mode: u32) -> PathBuf {
+    let path = lab.file("credentials.toml", content);
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    path
+}
+
+/// Sends the batch through the relays with these flags.
+fn send(lab: &Lab, relays: &[String], flags: &[&str]) -> Ended {
+    let relays = relays.iter().flat_map(|relay| ["--relay", relay]);
+    let all: Vec<&str> = NO_RETRY
+        .into_iter()
+        .chain(relays)
+        .chain(flags.iter().copied())
+        .collect();
+    lab.send(&batch(), &all)
+}
+
+/// The receiver as a relay.
+fn relay(lab: &Lab) -> Vec<String> {
+    vec![lab.sink.address().to_string()]
+}
+
+/// Nobody may ever read what credentials are made of.
+#[track_caller]
+fn assert_secret(lab: &Lab, ended: &Ended) {
+    let report = std::fs::read_to_string(lab.path("report.csv")).unwrap_or_default();
+    // "AG5ld3..." is how PLAIN begins, "Y29ycm..." how LOGIN says the password.
+    for secret in [SECRET, "AG5ld3NsZXR0ZX", "Y29ycmVjdC1ob3JzZ"] {
+        assert!(
+            !report.contains(secret) && !ended.stderr.contains(secret),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn a_relay_gets_the_mail_for_all_domains() {
+    let lab = lab(SinkConfig::keeping());
+    let ended = send(&lab, &relay(&lab), &[]);
+    lab.assert_all_delivered(&ended, 30);
+    assert!(
+        ended.rows.iter().all(|row| row.mx == "127.0.0.1"),
+        "{:#?}",
+        ended.rows[0]
+    );
+}
+
+#[test]
+fn the_queues_and_the_limits_of_a_site_work_with_a_relay_too() {
+    let lab = lab(keeping(&["stage=greeting delay=300ms"]));
+    let config = "max_sessions = 3\n[queue.q]\ndomains = [\"d1.test\"]\nmax_sessions = 3\n";
+    let file = lab.file("mailer.toml", config);
+    let ended = send(&lab, &relay(&lab), &["--config", file.to_str().unwrap()]);
+    lab.assert_all_delivered(&ended, 30);
+    assert_eq!(ended.row("u1@d1.test").queue, "q");
+    assert_eq!(ended.row("u0@d0.test").queue, "general");
+    assert!(lab.sink.stats().open_max <= 3, "{}", lab.sink.stats());
+}
+
+#[test]
+fn relays_are_tried_in_their_order() {
+    // Nobody listens on the first address; the second one turns everybody away; the third and fourth are fine.
+    let addresses: Vec<IpAddr> = (2..=4).map(|n| IpAddr::from([127, 0, 10, n])).collect();
+    let lab = lab(SinkConfig {
+        listen: Listen::Addresses(addresses),
+        ..keeping(&["server=127.0.10.2 stage=greeting reply=\"554 5.3.2 not today\""])
+    });
+    let relays: Vec<String> = (1..=4)
+        .map(|n| format!("127.0.10.{n}:{}", lab.sink.port()))
+        .collect();
+    let ended = send(&lab, &relays, &[]);
+    lab.assert_all_delivered(&ended, 30);
+    assert!(
+        ended.rows.iter().all(|row| row.ip == "127.0.10.3"),
+        "{}",
+        ended.odd()
+    );
+    let of_last = lab.sink.open_max_at([127, 0, 10, 4].into());
+    assert_eq!(of_last, 0, "{}", lab.sink.stats());
+}
+
+#[test]
+fn mail_waits_if_no_relay_answers() {
+    let lab = lab(SinkConfig::keeping());
+    // It was free a moment ago, at an address that nobody else has.
+    let relays = vec![format!("127.0.10.9:{}", unused_port())];
+    let ended = send(&lab, &relays, &[]);
+    ended.assert_status(75);
+    assert_eq!(ended.count("delivered"), 0);
+    assert_eq!(lab.sink.stats().connections, 0);
+}
+
+fn unused_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.10.9:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn mail_can_be_spread_over_the_relays() {
+    // One message a session, so that there are many choices.
+    let config = || SinkConfig {
+        messages_per_connection_max: Some(1),
+        ..keeping(&[])
+    };
+    let (one, two) = (
+        IpAddr::from([127, 0, 10, 11]),
+        IpAddr::from([127, 0, 10, 12]),
+    );
+    for spread in [false, true] {
+        let lab = lab(SinkConfig {
+            listen: Listen::Addresses(vec![one, two]),
+            ..config()
+        });
+        let relays: Vec<String> = [one, two]
+            .map(|ip| format!("{ip}:{}", lab.sink.port()))
+            .to_vec();
+        let mut flags = vec!["--relay", &relays[0], "--relay", &relays[1]];
+        flags.extend(spread.then_some("--relay-spread"));
+        let ended = lab.send(&batch(), &[&SOON[..], &flags].concat());
+        lab.assert_all_delivered(&ended, 30);
+        let of_second = ended
+            .rows
+            .iter()
+            .filter(|row| row.ip == two.to_string())
+            .count();
+        assert_eq!(of_second > 0, spread, "{}", lab.sink.stats());
+        assert!(of_second < 30, "{}", lab.sink.stats());
+    }
+}
+
+#[test]
+fn each_mechanism_of_auth_opens_the_relay() {
+    for mechanism in Mechanism::ALL {
+        let lab = lab(guarded(mechanism, &[]));
+        let kind = if mechanism == Mechanism::XOAuth2 {
+            "token"
+        } else {
+            "password"
+        };
+        let path = credentials(
+            &lab,
+            &format!("user = \"{USER}\"\n{kind} = \"{SECRET}\"\n"),
+            0o600,
+        );
+        let ended = send(
+            &lab,
+            &relay(&lab),
+            &["--credentials", path.to_str().unwrap()],
+        );
+        lab.assert_all_delivered(&ended, 30);
+        let stats = lab.sink.stats();
+        assert!(
+            stats.auth_sessions > 0 && stats.auth_sessions == stats.tls_sessions,
+            "{stats}"
+        );
+        assert_secret(&lab, &ended);
+    }
+}
+
+#[test]
+fn credentials_can_come_from_the_environment() {
+    for (mechanism, variable) in [
+        (Mechanism::ScramSha256, "MAILER_RELAY_PASSWORD"),
+        (Mechanism::XOAuth2, "MAILER_RELAY_TOKEN"),
+    ] {
+        let lab = lab(guarded(mechanism, &[]));
+        let environment = [("MAILER_RELAY_USER", USER), (variable, SECRET)];
+        let path = lab.file("batch.mbox", batch().bytes());
+        let relay = lab.sink.address().to_string();
+        let flags = ["--allow-loopback", "--relay", &relay];
+        let ended = lab.start_in(&environment, &flags, &[&path]).wait();
+        lab.assert_all_delivered(&ended, 30);
+        assert!(lab.sink.stats().auth_sessions > 0);
+        assert_secret(&lab, &ended);
+    }
+}
+
+#[test]
+fn credentials_that_others_can_read_are_refused_before_anything_is_sent() {
+    let lab = lab(guarded(Mechanism::Plain, &[]));
+    let path = credentials(
+        &lab,
+        &format!("user = \"{USER}\"\npassword = \"{SECRET}\"\n"),
+        0o644,
+    );
+    let ended = send(
+        &lab,
+        &relay(&lab),
+        &["--credentials", path.to_str().unwrap()],
+    );
+    ended.assert_status(77);
+    assert_eq!(lab.sink.stats().connections, 0);
+    assert_secret(&lab, &ended);
+}
+
+#[test]
+fn credentials_leave_in_clear_only_if_that_is_asked_for() {
+    let content = format!("user = \"{USER}\"\npassword = \"{SECRET}\"\n");
+    let lab_closed = lab(guarded_in_clear());
+    let path = credentials(&lab_closed, &content, 0o600);
+    let ended = send(
+        &lab_closed,
+        &relay(&lab_closed),
+        &["--credentials", path.to_str().unwrap()],
+    );
+    assert!(matches!(ended.status, Some(75 | 77)), "{}", ended.stderr);
+    let stats = lab_closed.sink.stats();
+    assert_eq!(
+        (
+            stats.auth_sessions,
+            stats.messages,
+            ended.count("delivered")
+        ),
+        (0, 0, 0),
+        "{stats}"
+    );
+    lab_closed.assert_clean();
+    assert_secret(&lab_closed, &ended);
+
+    let lab = lab(guarded_in_clear());
+    let path = credentials(&lab, &content, 0o600);
+    let flags = ["--credentials", path.to_str().unwrap(), "--auth-in-clear"];
+    let ended = send(&lab, &relay(&lab), &flags);
+    lab.assert_all_delivered(&ended, 30);
+    assert!(lab.sink.stats().auth_sessions > 0);
+    assert_secret(&lab, &ended);
+}
+
+#[test]
+fn implicit_tls_protects_a_relay_from_the_first_byte() {
+    let authority = Authority::new("Test authority").unwrap();
+    let stranger = Authority::new("Somebody else").unwrap();
+    for (policy, trusted, is_delivered) in [
+        ("may", None, true),
+        ("none", None, true),
+        ("verify", Some(&authority), true),
+        ("verify", Some(&stranger), false),
+    ] {
+        let certificate = authority.issue(&["127.0.0.1"]).unwrap();
+        let lab = lab(keeping(&[]).with_tls(SinkTls::new(certificate).implicit()));
+        let relays = vec![format!("smtps://{}", lab.sink.address())];
+        let mut flags = vec!["--tls", policy];
+        let ca = trusted.map(|one| lab.file("ca.pem", one.certificate_pem().unwrap()));
+        if let Some(path) = &ca {
+            flags.extend(["--tls-ca", path.to_str().unwrap()]);
+        }
+        let ended = send(&lab, &relays, &flags);
+        if is_delivered {
+            lab.assert_all_delivered(&ended, 30);
+            assert_eq!(lab.sink.stats().tls_messages, 30);
+            let trust = if policy == "verify" {
+                " verified"
+            } else {
+                " unverified"
+            };
+            assert!(ended.rows[0].tls.contains(trust), "{:?}", ended.rows[0]);
+        } else {
+            ended.assert_status(75);
+            lab.assert_agrees(&ended);
+            assert_eq!(
+                (ended.count("delivered"), lab.sink.stats().tls_sessions),
+                (0, 0)
+            );
+        }
+    }
+}
+
+/// A receiver that speaks LMTP, and one message for three users of whom it has no room for the first.
+fn lmtp() -> (Lab, Batch) {
+    let mut config = keeping(&["stage=dot reply=\"552 5.2.2 mailbox full\" first=1"]);
+    config.server.lmtp = true;
+    let mut batch = Batch::default();
+    batch
+        .add(&["u1@a.test", "u2@a.test", "u3@a.test"])
+        .add(&["v@a.test"]);
+    (lab(config), batch)
+}
+
+#[track_caller]
+fn assert_each_has_a_verdict(lab: &Lab, ended: &Ended) {
+    ended.assert_status(1);
+    lab.assert_agrees(ended);
+    let row = ended.row("u1@a.test");
+    let seen = [&row.status, &row.code, &row.enhanced, &row.stage].map(String::as_str);
+    assert_eq!(seen, ["refused", "552", "5.2.2", "dot"]);
+    assert_eq!(
+        (ended.count("delivered"), ended.count("refused")),
+        (3, 1),
+        "{}",
+        ended.odd()
+    );
+    let messages = lab.sink.messages();
+    assert!(
+        messages
+            .iter()
+            .any(|message| message.recipients == ["u2@a.test", "u3@a.test"])
+    );
+}
+
+#[test]
+fn lmtp_gives_each_recipient_a_verdict_of_its_own() {
+    let (lab, batch) = lmtp();
+    let relay = format!("lmtp://{}", lab.sink.address());
+    let flags = ["--relay", &relay, "--max-workers", "1"];
+    let ended = lab.send(&batch, &[&NO_RETRY[..], &flags].concat());
+    assert_each_has_a_verdict(&lab, &ended);
+}
+
+#[test]
+fn lmtp_is_spoken_over_a_socket_of_the_machine_too() {
+    let (lab, batch) = lmtp();
+    let path = lab.path("lmtp.sock");
+    forward(UnixListener::bind(&path).unwrap(), lab.sink.address());
+    let relay = format!("lmtp://{}", path.display());
+    let flags = ["--relay", &relay, "--max-workers", "1"];
+    let ended = lab.send(&batch, &[&NO_RETRY[..], &flags].concat());
+    assert_each_has_a_verdict(&lab, &ended);
+    assert!(
+        ended.rows.iter().all(|row| row.ip.is_empty()),
+        "{:#?}",
+        ended.rows
+    );
+}
+
+/// Leads all clients of a socket to the receiver. The threads end with the connections, and with the test's process.
+fn forward(listener: UnixListener, to: SocketAddr) {
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { return };
+            let Ok(server) = TcpStream::connect(to) else {
+                return;
+            };
+            connect(client, server);
+        }
+    });
+}
+
+/// Copies both ways until either side ends.
+fn connect(client: UnixStream, server: TcpStream) {
+    let (mut from_client, mut to_client) = (client.try_clone().unwrap(), client);
+    let (mut from_server, mut to_server) = (server.try_clone().unwrap(), server);
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut from_client, &mut to_server);
+        let _ = to_server.shutdown(Shutdown::Write);
+    });
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut from_server, &mut to_client);
+        let _ = to_client.shutdown(Shutdown::Both);
+    });
+}
