@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(mailer::cli::main(std::env::args_os()))
+    // The panic hook has said what happened; the status says that it is a bug of ours.
+    let ended = std::panic::catch_unwind(|| mailer::cli::main(std::env::args_os()));
+    ExitCode::from(ended.unwrap_or(mailer::cli::exit::Exit::Software as u8))
 }

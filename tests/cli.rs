@@ -8,12 +8,12 @@ fn mailer(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailer"));
     command
         .args(arguments)
-        .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("XDG_CONFIG_HOME", "/proc/nope")
         .env(
             "XDG_STATE_HOME",
             concat!(env!("CARGO_TARGET_TMPDIR"), "/state"),
         );
-    command.env("HOME", "/nonexistent").stdin(Stdio::null());
+    command.env("HOME", "/proc/nope").stdin(Stdio::null());
     command
 }
 
@@ -160,10 +160,10 @@ fn a_state_directory_or_report_that_cannot_be_made_stops_before_anything_is_sent
         "--state",
         "/tmp",
         "--report",
-        "/nonexistent/r.csv",
+        "/proc/nope/r.csv",
         &batch,
     ]);
-    assert_fails(&output, 73, "/nonexistent/r.csv: cannot write the report");
+    assert_fails(&output, 73, "/proc/nope/r.csv: cannot write the report");
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub struct Batch {
     pub reader: BatchReader,
     /// What is learnt of it.
     pub store: Arc<BatchStore>,
-    /// Standard input is part of it.
-    pub reads_stdin: bool,
+    /// Standard input or a pipe is part of it: more may be long in coming.
+    pub is_live: bool,
 }
 
 /// Opens the batch that the flags name. Without any, standard input, if it is not a terminal.
@@ -35,7 +35,8 @@ pub fn open(args: &ReadArgs, stdin: &Stdin, spool: &Path) -> Result<Batch> {
     Ok(Batch {
         reader,
         store,
-        reads_stdin: reads_stdin(args),
+        is_live: stdin.is_live() && reads_stdin(args)
+            || args.batch.iter().any(|path| is_pipe(path)),
     })
 }
 
@@ -69,6 +70,15 @@ impl Stdin {
 /// # Errors
 /// [`Exit::Io`].
 pub fn copy_stdin(args: &ReadArgs, spool: &Path) -> Result<Stdin> {
+    if let Some(path) = args.batch.iter().find(|path| is_pipe(path)) {
+        let text = format!(
+            "{}: a pipe cannot be read twice, as --strict does",
+            path.display()
+        );
+        return Err(Failure::new(Exit::Usage, text)
+            .hint("send it on standard input")
+            .into());
+    }
     if !reads_stdin(args) {
         return Ok(Stdin::Live);
     }
@@ -79,6 +89,11 @@ pub fn copy_stdin(args: &ReadArgs, spool: &Path) -> Result<Stdin> {
 
 fn copy_failure(error: io::Error) -> Failure {
     Failure::new(Exit::Io, format!("cannot copy standard input: {error}"))
+}
+
+/// True for a named pipe, or what a shell makes of `<(COMMAND)`.
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
 fn reads_stdin(args: &ReadArgs) -> bool {

@@ -44,7 +44,9 @@ pub fn conclude(
         Status::Invalid,
         Status::Held,
     ]);
-    if pending == 0 && failures == 0 {
+    // A run that was stopped while its input was still open: nobody knows what was to come.
+    let cut_short = end.read.is_none();
+    if pending == 0 && failures == 0 && !cut_short {
         return Ok(Exit::Done);
     }
     let why = match stopped {
@@ -57,7 +59,12 @@ pub fn conclude(
         _ => "run with --report FILE to see each".into(),
     };
     let total = end.ledger.len();
-    if pending > 0 {
+    if cut_short {
+        say::complain(
+            "the input was not read to its end: what was still to come has not been sent",
+        );
+    }
+    if pending > 0 || cut_short {
         say::complain(format!(
             "{why}{pending} of {total} recipients still pending, {failures} failed; {where_to_look} \
              (sending the same batch again would send it to everybody again)"
@@ -101,21 +108,17 @@ fn fatal(end: &mut RunEnd, stopped: Option<Stopped>) -> Option<anyhow::Error> {
         let hint = "check the network and /etc/resolv.conf, or name a server with --dns ADDR:PORT";
         return Some(Failure::new(Exit::Network, text).hint(hint).into());
     }
+    if let Some(why) = &end.trouble {
+        let text = format!("the relay does not accept our credentials: {why}");
+        let hint = "check --credentials or MAILER_RELAY_USER";
+        return Some(Failure::new(Exit::Permission, text).hint(hint).into());
+    }
     match stopped {
         Some(Stopped::Blocked) => {
             let text =
                 "no mail server answers: outgoing connections to this port seem to be blocked here";
             let hint = "many providers block port 25; ask yours, or send through a relay with --relay HOST:PORT";
             Some(Failure::new(Exit::Network, text).hint(hint).into())
-        }
-        Some(Stopped::Trouble) => {
-            let why = end.trouble.as_deref().unwrap_or_default();
-            let text = format!("the relay does not accept our credentials: {why}");
-            Some(
-                Failure::new(Exit::Permission, text)
-                    .hint("check --credentials or MAILER_RELAY_USER")
-                    .into(),
-            )
         }
         _ => None,
     }

@@ -10,9 +10,11 @@ use anyhow::Result;
 use super::args::RehearseArgs;
 use super::exit::{Exit, Failure};
 use super::{config, say, send};
+use crate::engine::settings::Settings;
 use crate::sink::dns::DnsServer;
 use crate::sink::zone::Zone;
-use crate::sink::{Rule, Sink, SinkConfig};
+use crate::sink::{Rule, Sink, SinkConfig, SinkTls};
+use crate::smtp::TlsPolicy;
 
 /// How long the receivers may take to see the last connection closed, before they are counted.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
@@ -30,12 +32,13 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
         )
     })?;
     let rules = rules(&args.rule)?;
-    let sink = Sink::start(SinkConfig {
+    let config = SinkConfig {
         rules,
         find_duplicates: true,
+        tls: tls(&mut settings)?,
         ..SinkConfig::default()
-    })
-    .map_err(|error| Failure::new(Exit::Software, error))?;
+    };
+    let sink = Sink::start(config).map_err(|error| Failure::new(Exit::Software, error))?;
     if !sink.covers_loopback() {
         return Err(Failure::new(
             Exit::Permission,
@@ -77,6 +80,34 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
         (_, false, false) => say::to_stdout(&format!("{summary}\n{seen}"))?,
     }
     Ok(exit)
+}
+
+/// TLS of the receivers, if any policy asks for it. Nobody has a certificate for their names, so what would be verified
+/// is only required.
+fn tls(settings: &mut Settings) -> Result<Option<SinkTls>> {
+    let domains = settings.domains.iter_mut().map(|domain| &mut domain.tls);
+    let queues = settings
+        .queues
+        .iter_mut()
+        .filter_map(|queue| queue.tls.as_mut());
+    let mut is_asked_for = false;
+    for policy in domains.chain(queues).chain([&mut settings.tls]) {
+        is_asked_for |= !policy.bears_clear_text();
+        if *policy == TlsPolicy::Verify {
+            *policy = TlsPolicy::Require;
+        }
+    }
+    if !is_asked_for {
+        return Ok(None);
+    }
+    let made = SinkTls::self_signed(&["sink.test"]);
+    made.map(Some).map_err(|error| {
+        Failure::new(
+            Exit::Software,
+            format!("cannot make a certificate: {error}"),
+        )
+        .into()
+    })
 }
 
 /// Reads `--rule` arguments.

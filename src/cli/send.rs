@@ -15,7 +15,7 @@ use super::config;
 use super::exit::{Exit, Failure};
 use super::say;
 use super::target::Target;
-use super::watch::watch;
+use super::watch::{Told, watch};
 use crate::batch::{BatchStore, inspect};
 use crate::engine::run::{self, RunEnd, StartError};
 use crate::engine::settings::Settings;
@@ -69,9 +69,10 @@ pub fn deliver(
         .collect();
     let began = Instant::now();
     let stop_after = settings.stop_after;
-    let running = run::start(batch.reader, batch.store, settings, batch.reads_stdin)
-        .map_err(start_failure)?;
-    let stopped = watch(&running, flags, show, began, stop_after)?;
+    let mut told = Told::listen()?;
+    let running =
+        run::start(batch.reader, batch.store, settings, batch.is_live).map_err(start_failure)?;
+    let stopped = watch(&mut told, &running, flags, show, began, stop_after);
     let end = running.finish();
     let (summary, report_failure) = tell(&end, &store, &queues, report, began.elapsed());
     if show.prints_summary() {

@@ -4,9 +4,9 @@
 //! Opened before anything is sent: who cannot have a report should know at once. A report that would overwrite what the
 //! run reads is refused, whatever names or links lead there.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -37,9 +37,11 @@ impl Target {
                 format!("{}: cannot write the report: {error}", path.display()),
             )
         };
+        let mut permissions: Permissions = PermissionsExt::from_mode(0o644);
         let place = match std::fs::metadata(path) {
             Ok(there) if there.is_file() => {
                 refuse_input(path, &there, inputs)?;
+                permissions = there.permissions();
                 // Through links, to the file itself.
                 std::fs::canonicalize(path).map_err(fail)?
             }
@@ -56,7 +58,7 @@ impl Target {
             .unwrap_or(Path::new("."));
         let file = tempfile::Builder::new()
             .prefix(".mailer-report-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .permissions(permissions)
             .tempfile_in(directory)
             .map_err(fail)?;
         Ok(Target::File(BufWriter::new(file), place))

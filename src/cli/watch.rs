@@ -28,22 +28,19 @@ pub enum Stopped {
     Time,
     /// No server anywhere answers.
     Blocked,
-    /// A relay does not accept our credentials.
-    Trouble,
+    /// The engine itself: no name server, no room for the ledger, credentials that are not accepted.
+    Engine,
 }
 
 /// Shows progress and obeys signals until the run is over. Returns what stopped it before its end, if anything did.
-///
-/// # Errors
-/// If signals cannot be listened to.
 pub fn watch(
+    told: &mut Told,
     running: &Running,
     flags: &DeliveryArgs,
     show: &ShowArgs,
     began: Instant,
     stop_after: Option<Duration>,
-) -> Result<Option<Stopped>> {
-    let mut told = Told::listen()?;
+) -> Option<Stopped> {
     let mut progress = (!show.quiet && io::stderr().is_terminal()).then(Progress::begin);
     let mut stopped: Option<(Stopped, Instant)> = None;
     let mut cut = false;
@@ -62,7 +59,9 @@ pub fn watch(
                 () if stop_after.is_some_and(|after| now >= began + after) => {
                     Some((Stopped::Time, now))
                 }
-                () if running.trouble().is_some() => Some((Stopped::Trouble, now)),
+                () if running.is_stopping() || running.trouble().is_some() => {
+                    Some((Stopped::Engine, now))
+                }
                 () if running.is_blocked() => Some((Stopped::Blocked, now)),
                 () => None,
             };
@@ -82,11 +81,11 @@ pub fn watch(
             running.cut();
         }
     }
-    Ok(stopped.map(|(why, _)| why))
+    stopped.map(|(why, _)| why)
 }
 
 /// The signals that have arrived.
-struct Told {
+pub struct Told {
     signals: Signals,
     /// SIGINT and SIGTERM since the start of the run.
     ends: usize,
@@ -95,7 +94,11 @@ struct Told {
 }
 
 impl Told {
-    fn listen() -> Result<Told> {
+    /// Listens from now on: before anything is sent, so that no signal ends the process without a report.
+    ///
+    /// # Errors
+    /// If the system does not let us.
+    pub fn listen() -> Result<Told> {
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| {
             Failure::new(Exit::Software, format!("cannot listen to signals: {error}"))
         })?;

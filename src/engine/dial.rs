@@ -24,6 +24,9 @@ use crate::smtp::{self, Pipelining, Protocol, TlsPolicy};
 /// Later attempts wait at most so many times as long for a connection as the first.
 const PATIENCE_MAX: u32 = 3;
 
+/// RFC 4954 6: authentication credentials invalid.
+const REFUSED: Option<Enhanced> = Some(Enhanced::new(4, 7, 8));
+
 /// A site could not be reached: the verdict for the mail that waits, and the last address that was tried.
 #[derive(Debug)]
 pub struct Unreached {
@@ -115,8 +118,8 @@ fn learn(verdict: &Verdict, wanted: TlsPolicy, place: &MxAddress, shared: &Share
         (Stage::StartTls, Scope::Host) if wanted == TlsPolicy::May => {
             shared.hosts.handshake_failed(place.address);
         }
-        // Credentials that are wrong are wrong for all mail.
-        (Stage::Auth, Scope::Local) => {
+        // Credentials that were refused are wrong for all mail.
+        (Stage::Auth, Scope::Local) if verdict.code >= 500 || verdict.enhanced == REFUSED => {
             shared.despair(&format!("{}: {}", place.host, verdict.text));
         }
         _ => {}

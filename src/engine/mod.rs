@@ -6,7 +6,7 @@
 //! | `run` | puts a run together and takes it apart |
 //! | `router` | intake thread, router thread |
 //! | `queue` | a queue's thread: an actor around its dispatcher |
-//! | `worker`, `desk`, `parcel` | a worker's thread; the envelopes it answers for; the message it sends |
+//! | `worker`, `desk`, `teller`, `parcel` | a worker's thread; the envelopes it answers for; the attempts it tells; the message it sends |
 //! | `dial`, `session` | opening a session; the blocking driver of one |
 //! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
@@ -33,4 +33,5 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod status;
+pub mod teller;
 pub mod worker;

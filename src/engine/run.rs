@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::book::{self, Entry};
 use super::permits::SharedPermits;
@@ -66,7 +66,7 @@ pub struct Running {
     inboxes: Vec<Sender<Inbox>>,
     no_dns: Arc<AtomicBool>,
     intake: JoinHandle<ReadEnd>,
-    reads_stdin: bool,
+    is_live: bool,
     keeper: JoinHandle<(Ledger, Option<io::Error>)>,
     others: Vec<JoinHandle<()>>,
     over: Receiver<()>,
@@ -95,7 +95,7 @@ pub fn start(
     reader: BatchReader,
     store: Arc<BatchStore>,
     settings: Settings,
-    reads_stdin: bool,
+    is_live: bool,
 ) -> Result<Running, StartError> {
     for source in &settings.bind {
         net::can_bind(*source).map_err(|error| StartError::Bind(*source, error))?;
@@ -153,7 +153,7 @@ pub fn start(
     others.push(thread("router", move || router.work(&from_intake))?);
     let reading = Arc::clone(&shared);
     let intake = thread("intake", move || {
-        let end = router::take_in(reader, reads_stdin, &reading, &to_router);
+        let end = router::take_in(reader, is_live, &reading, &to_router);
         reading.gauges.read.store(true, Relaxed);
         let _ = reading.book.send(Entry::ReadToEnd);
         end
@@ -175,7 +175,7 @@ pub fn start(
         inboxes,
         no_dns,
         intake,
-        reads_stdin,
+        is_live,
         keeper,
         others,
         over,
@@ -190,7 +190,7 @@ impl Running {
 
     /// Waits for the end of the run, at most `time`. True when it is over.
     pub fn wait(&self, time: Duration) -> bool {
-        self.over.recv_timeout(time).is_ok()
+        !matches!(self.over.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
     /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site.
@@ -229,6 +229,11 @@ impl Running {
         self.shared.trouble()
     }
 
+    /// True once no new transaction is begun any more, for whatever reason.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.is_stopping()
+    }
+
     /// True if no server anywhere answers: the port is blocked here.
     pub fn is_blocked(&self) -> bool {
         self.shared
@@ -239,7 +244,7 @@ impl Running {
     /// No new transaction from now on; those under way go on.
     pub fn stop(&self) {
         stop_all(&self.shared, &self.inboxes);
-        if self.reads_stdin {
+        if self.is_live {
             // Its reader may wait for ever: what has been read by now is the batch.
             let _ = self.shared.book.send(Entry::ReadToEnd);
         }
@@ -258,7 +263,7 @@ impl Running {
         for inbox in &self.inboxes {
             let _ = inbox.send(Event::InputClosed);
         }
-        let waits = !self.reads_stdin || self.intake.is_finished() || !self.shared.is_stopping();
+        let waits = !self.is_live || self.intake.is_finished() || !self.shared.is_stopping();
         let read = if waits { self.intake.join().ok() } else { None };
         drop(self.inboxes);
         if read.is_some() {

@@ -12,11 +12,10 @@
 //! leaves only over a session that its destination's TLS policy allows, given ahead or not.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::book::Entry;
 use super::desk::{Desk, attempts_of};
 use super::dial::{self, Wish};
 use super::parcel::Parcel;
@@ -24,14 +23,11 @@ use super::queue::Inbox;
 use super::resolve::Exchange;
 use super::session::{Session, Turn};
 use super::shared::Shared;
+use super::teller::Teller;
 use crate::ledger::{Attempt, Via};
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
 use crate::queue::event::Event;
 use crate::smtp::transaction::{RecipientEnd, TransactionEnd};
-
-/// Attempts are told to the ledger in groups of this size, or after [`TELL_AFTER`].
-const TELL_GROUP: usize = 32;
-const TELL_AFTER: Duration = Duration::from_millis(100);
 
 /// One assignment: a destination, how to reach it, and a run of envelopes.
 #[derive(Debug)]
@@ -54,14 +50,14 @@ pub struct Worker {
     inbox: Sender<Inbox>,
     runs: Receiver<Run>,
     session: Option<Session>,
+    /// Before the desk, so that it goes first if the thread panics: what has ended is told, then the rest is settled.
+    teller: Teller,
     desk: Desk,
     /// The transaction under way, and the one given ahead.
     parcel: Parcel,
     next: Parcel,
     /// The run given ahead is for this site, and its policy asks for another session than the one that is open.
-    held: Option<(SiteId, Arc<Exchange>)>,
-    attempts: Vec<Attempt>,
-    told_at: Instant,
+    other_session: Option<(SiteId, Arc<Exchange>)>,
     rng: fastrand::Rng,
 }
 
@@ -75,6 +71,7 @@ impl Worker {
         runs: Receiver<Run>,
     ) -> Worker {
         let desk = Desk::new(id, inbox.clone(), shared.book.clone(), no_way(queue));
+        let teller = Teller::new(shared.book.clone());
         Worker {
             id,
             queue,
@@ -82,12 +79,11 @@ impl Worker {
             inbox,
             runs,
             session: None,
+            teller,
             desk,
             parcel: Parcel::default(),
             next: Parcel::default(),
-            held: None,
-            attempts: Vec::new(),
-            told_at: Instant::now(),
+            other_session: None,
             rng: fastrand::Rng::new(),
         }
     }
@@ -96,7 +92,7 @@ impl Worker {
     pub fn work(mut self) {
         while let Ok(run) = self.runs.recv() {
             self.deliver(run);
-            self.tell_attempts();
+            self.teller.tell();
             let session = self.session.as_ref().map(|session| session.site);
             while self.desk.finish_first(session) {}
         }
@@ -112,7 +108,7 @@ impl Worker {
             self.deliver_over(site, &exchange);
             // What waits for a session of its own gets it, unless the one before came to a bad end.
             way = self
-                .held
+                .other_session
                 .take()
                 .filter(|_| self.session.is_some() && !self.desk.holds_two());
         }
@@ -141,7 +137,7 @@ impl Worker {
     /// Reports the first of two runs as soon as it is done: its queue waits for what was deferred.
     fn finish_first_of_two(&mut self) {
         if self.desk.is_first_done() {
-            self.tell_attempts();
+            self.teller.tell();
             let session = self.session.as_ref().map(|session| session.site);
             self.desk.finish_first(session);
         }
@@ -252,7 +248,7 @@ impl Worker {
 
     /// False if what is next has to wait for another session.
     fn may_take(&self) -> bool {
-        self.held.is_none() || self.desk.has_more_of_first()
+        self.other_session.is_none() || self.desk.has_more_of_first()
     }
 
     /// Drives the transaction under way to its end, and with it the beginning of the next, if that one can be given
@@ -299,7 +295,7 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|session| session.satisfies(policy))
             {
-                self.held = Some((run.site, run.exchange));
+                self.other_session = Some((run.site, run.exchange));
             }
             self.desk.take_run(run.destination, run.envelopes);
         }
@@ -335,14 +331,12 @@ impl Worker {
         self.desk.put_back(&untried);
         self.parcel = parcel;
         self.parcel.clear();
-        if self.told_at.elapsed() >= TELL_AFTER {
-            self.tell_attempts();
-        }
+        self.teller.tell_if_due();
     }
 
     fn end(&mut self, envelope: Envelope, verdict: Verdict, via: &Via, began: Instant) {
         self.desk.end(envelope, &verdict);
-        self.attempts.push(Attempt {
+        self.teller.add(Attempt {
             recipient: envelope.recipient,
             attempts: attempts_of(&envelope) + u16::from(verdict.status != Status::Invalid),
             verdict,
@@ -350,19 +344,6 @@ impl Worker {
             at: jiff::Timestamp::now().as_millisecond(),
             took_ms: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
         });
-        if self.attempts.len() >= TELL_GROUP {
-            self.tell_attempts();
-        }
-    }
-
-    fn tell_attempts(&mut self) {
-        self.told_at = Instant::now();
-        if !self.attempts.is_empty() {
-            let _ = self
-                .shared
-                .book
-                .send(Entry::Attempts(std::mem::take(&mut self.attempts)));
-        }
     }
 
     fn way(&self) -> Via {

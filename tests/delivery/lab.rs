@@ -187,8 +187,8 @@ impl Lab {
             .args(["--hello", "client.test"])
             .args(arguments)
             .args(paths)
-            .env("XDG_CONFIG_HOME", "/nonexistent")
-            .env("HOME", "/nonexistent");
+            .env("XDG_CONFIG_HOME", "/proc/nope")
+            .env("HOME", "/proc/nope");
         Program::start(command, report)
     }
 

@@ -169,6 +169,13 @@ fn a_signal_ends_the_wait_for_standard_input() {
     lab.wait_until(|stats| stats.messages == 1);
     // Standard input is still open.
     let ended = program.terminate_for_good();
+    // All that was read is delivered, but what was still to come is not.
+    ended.assert_status(75);
+    assert!(
+        ended.stderr.contains("not read to its end"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(ended.count("delivered"), 1, "{}", ended.odd());
     lab.assert_agrees(&ended);
 }

@@ -40,7 +40,7 @@ impl Session {
         self.flights += usize::from(std::mem::take(&mut self.heard));
         self.tail.extend_from_slice(bytes);
         let is_mark = |at: &usize| MARKS.iter().any(|mark| self.tail[*at..].starts_with(mark));
-        let found = (0..self.tail.len()).filter(is_mark).last();
+        let found = (0..self.tail.len()).rfind(is_mark);
         let count = (0..self.tail.len()).filter(is_mark).count();
         self.ends.extend(std::iter::repeat_n(self.flights, count));
         // What is behind the last mark and may be the beginning of another.
