@@ -41,7 +41,7 @@ pub fn deliver(
     read: &ReadArgs,
     flags: &DeliveryArgs,
     show: &ShowArgs,
-    settings: Settings,
+    mut settings: Settings,
 ) -> Result<(Exit, String)> {
     let state = batch::make_state(&settings.state)?;
     let mut read_by_us = read.batch.clone();
@@ -67,6 +67,11 @@ pub fn deliver(
         .iter()
         .map(|queue| queue.name.clone())
         .collect();
+    let (workers_max, why) = run::workers_allowed(&settings).map_err(start_failure)?;
+    settings.workers_max = workers_max;
+    if let Some(why) = why.filter(|_| !show.quiet) {
+        eprintln!("mailer: {why}");
+    }
     let began = Instant::now();
     let stop_after = settings.stop_after;
     let mut told = Told::listen()?;
@@ -140,6 +145,7 @@ fn start_failure(error: StartError) -> anyhow::Error {
             .hint("name an address of this machine"),
         StartError::Tls(error) => Failure::new(Exit::Config, format!("certificates: {error}")),
         StartError::Routes(text) => Failure::new(Exit::Config, text),
+        StartError::Limits(text) => Failure::new(Exit::CantCreate, text),
         StartError::Thread(error) => {
             Failure::new(Exit::Software, format!("cannot start a thread: {error}"))
         }

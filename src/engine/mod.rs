@@ -11,6 +11,7 @@
 //! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
+//! | `limits` | how many workers this machine has room for |
 //! | `book` | the ledger's thread |
 //! | `settings`, `status` | what a run is told; what is seen of it |
 //!
@@ -21,6 +22,7 @@ pub mod book;
 pub mod desk;
 pub mod dial;
 pub mod hosts;
+pub mod limits;
 pub mod parcel;
 pub mod permits;
 pub mod pool;

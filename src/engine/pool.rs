@@ -56,8 +56,9 @@ pub struct Pool {
 }
 
 /// How many threads there are, and how many of them look something up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Crew {
+    most: usize,
     counts: Mutex<Counts>,
     freed: Condvar,
 }
@@ -74,7 +75,8 @@ impl Pool {
     /// # Errors
     /// If one cannot be started.
     pub fn start(self) -> io::Result<()> {
-        Arc::new(self).grow(THREADS)
+        let first = THREADS.min(self.crew.most);
+        Arc::new(self).grow(first)
     }
 
     fn grow(self: &Arc<Pool>, by: usize) -> io::Result<()> {
@@ -155,6 +157,15 @@ impl Pool {
 }
 
 impl Crew {
+    /// A crew of at most so many threads, of those that this machine has room for.
+    pub fn new(room: usize) -> Crew {
+        Crew {
+            most: room.clamp(1, THREADS_MAX),
+            counts: Mutex::default(),
+            freed: Condvar::new(),
+        }
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,7 +174,7 @@ impl Crew {
     fn begin(&self) -> usize {
         let mut counts = self.counts();
         counts.busy += 1;
-        if counts.threads >= THREADS_MAX {
+        if counts.threads >= self.most {
             return 0;
         }
         let all_busy = |counts: &mut Counts| counts.busy >= counts.threads;
@@ -172,7 +183,7 @@ impl Crew {
             .wait_timeout_while(counts, STUCK_AFTER, all_busy)
             .unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
-            counts.threads.min(THREADS_MAX - counts.threads)
+            counts.threads.min(self.most - counts.threads)
         } else {
             0
         }
@@ -191,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_pool_doubles_when_all_are_stuck_and_only_then() {
-        let crew = Crew::default();
+        let crew = Crew::new(THREADS_MAX);
         crew.counts().threads = 3;
         assert_eq!((crew.begin(), crew.begin()), (0, 0));
         assert_eq!(crew.begin(), 3, "the last one found nobody free");
@@ -203,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_pool_has_a_largest_size() {
-        let crew = Crew::default();
+        let crew = Crew::new(THREADS_MAX);
         *crew.counts() = Counts {
             threads: THREADS_MAX - 2,
             busy: THREADS_MAX - 3,

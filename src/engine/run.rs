@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::book::{self, Entry};
+use super::limits;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
@@ -36,8 +37,6 @@ use crate::queue::{Dispatcher, DispatcherConfig};
 use crate::retry::{InDoubt, RetryPolicy};
 use crate::route::{QueueRule, RouteTable};
 
-/// A look-up is a question asked so often, each time for its share of the time it may take.
-const DNS_ATTEMPTS: u32 = 3;
 /// Chunks of messages that intake may be ahead of the router.
 const CHUNKS_AHEAD: usize = 16;
 
@@ -56,6 +55,8 @@ pub enum StartError {
     Tls(TlsError),
     /// A thread cannot be started.
     Thread(io::Error),
+    /// This machine has no room for a useful number of workers.
+    Limits(String),
 }
 
 /// A run under way.
@@ -64,6 +65,8 @@ pub struct Running {
     routes: Arc<RouteTable>,
     permits: Arc<SharedPermits>,
     inboxes: Vec<Sender<Inbox>>,
+    /// Workers that this machine has room for.
+    room: u32,
     no_dns: Arc<AtomicBool>,
     intake: JoinHandle<ReadEnd>,
     is_live: bool,
@@ -87,6 +90,15 @@ pub struct RunEnd {
     pub trouble: Option<String>,
 }
 
+/// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
+/// ask before it, to say so or to give up.
+///
+/// # Errors
+/// [`StartError::Limits`]: too few to begin at all.
+pub fn workers_allowed(settings: &Settings) -> Result<(u32, Option<String>), StartError> {
+    limits::allowed(settings.workers_max, &limits::look()).map_err(StartError::Limits)
+}
+
 /// Starts delivering what `reader` reads into `store`.
 ///
 /// # Errors
@@ -94,12 +106,14 @@ pub struct RunEnd {
 pub fn start(
     reader: BatchReader,
     store: Arc<BatchStore>,
-    settings: Settings,
+    mut settings: Settings,
     is_live: bool,
 ) -> Result<Running, StartError> {
     for source in &settings.bind {
         net::can_bind(*source).map_err(|error| StartError::Bind(*source, error))?;
     }
+    let room = limits::room(&limits::look());
+    settings.workers_max = settings.workers_max.min(room);
     let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
     let routes = Arc::new(routes(&settings)?);
     let finder = Finder::new(means(&settings)?, settings.port, policies(&settings)?);
@@ -146,7 +160,7 @@ pub fn start(
         shared: Arc::clone(&shared),
         no_dns: Arc::clone(&no_dns),
         asked,
-        crew: Crew::default(),
+        crew: Crew::new(limits::resolvers()),
     };
     pool.start().map_err(StartError::Thread)?;
     let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
@@ -173,6 +187,7 @@ pub fn start(
         routes,
         permits,
         inboxes,
+        room,
         no_dns,
         intake,
         is_live,
@@ -214,12 +229,13 @@ impl Running {
                 )
             })
             .collect();
+        let workers_max = settings.workers_max.min(self.room);
         self.permits
-            .set_limits(settings.workers_max, settings.sessions_per_site, &windows);
+            .set_limits(workers_max, settings.sessions_per_site, &windows);
         for (inbox, id) in self.inboxes.iter().zip(ids) {
             let workers_max = limits(id)
                 .and_then(|own| own.workers_max)
-                .unwrap_or(settings.workers_max);
+                .unwrap_or(workers_max);
             let _ = inbox.send(Event::LimitsChanged { workers_max });
         }
     }
@@ -319,8 +335,7 @@ fn means(settings: &Settings) -> Result<Means, StartError> {
     }
     let resolver = Resolver::start(ResolverSettings {
         servers: settings.dns.clone(),
-        timeout: settings.dns_timeout / DNS_ATTEMPTS,
-        attempts: DNS_ATTEMPTS as usize,
+        timeout: settings.dns_timeout,
         allow_loopback: settings.allow_loopback,
         ..ResolverSettings::default()
     });

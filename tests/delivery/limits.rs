@@ -171,3 +171,34 @@ fn an_open_session_carries_mail_of_every_domain_of_its_site() {
     send(&lab, &batch, "max_sessions = 1\n", &[]);
     assert_eq!(lab.sink.stats().connections, 1);
 }
+
+#[test]
+fn a_low_limit_of_open_files_means_fewer_workers_and_no_lost_mail() {
+    let lab = Lab::with_rules(&[]);
+    let batch = Batch::to_each((0..300).map(|n| format!("u@d{n}.test")));
+    let ended = lab.send_limited("ulimit -n 48", &batch, &[]);
+    lab.assert_all_delivered(&ended, 300);
+    assert_eq!(ended.odd(), "", "no attempt failed for want of descriptors");
+    let told =
+        "the limit of open files (48) leaves room for 8 workers, not 256; raise it with ulimit -n";
+    assert_eq!(ended.stderr.matches(told).count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_soft_limit_of_open_files_is_raised() {
+    let lab = Lab::with_rules(&[]);
+    let batch = Batch::to_each((0..20).map(|n| format!("u@d{n}.test")));
+    let ended = lab.send_limited("ulimit -S -n 30", &batch, &["--max-workers", "20"]);
+    lab.assert_all_delivered(&ended, 20);
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn a_limit_of_open_files_that_leaves_no_room_is_said_before_anything_is_sent() {
+    let lab = Lab::with_rules(&[]);
+    let ended = lab.send_limited("ulimit -n 42", &Batch::to_domain("a.test", 3), &[]);
+    ended.assert_status(73);
+    let told = "the limit of open files (42) is too low: raise it with ulimit -n";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    assert_eq!(lab.sink.stats().connections, 0);
+}
