@@ -69,11 +69,14 @@ fn what_cannot_be_a_batch_is_refused_with_the_reason_and_a_status() {
         "/nonexistent.mbox: cannot open: No such file",
     );
     assert_fails(&send(&file(dir, "empty", b"")), 65, "is empty");
-    assert_fails(
-        &send(&file(dir, "gz", b"\x1f\x8b\x08\x00junk")),
-        65,
-        "is gzip-compressed\nhint: run: zcat",
-    );
+    let gz = file(dir, "it's.gz", b"\x1f\x8b\x08\x00junk");
+    for command in ["send", "rehearse", "inspect"] {
+        let quoted = gz.replace('\'', "'\\''");
+        let hint = format!(
+            "is gzip-compressed\nhint: decompress it first, for instance: zcat '{quoted}' | mailer {command} -\n"
+        );
+        assert_fails(&run(&[command, &gz]), 65, &hint);
+    }
     assert_fails(
         &send(&file(dir, "junk", b"\x00\xff\x12junk\nand more\n")),
         65,

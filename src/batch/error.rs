@@ -95,3 +95,67 @@ impl fmt::Display for BatchError {
 }
 
 impl std::error::Error for BatchError {}
+
+/// What to do about a compressed input: a command that can be typed as it stands. `name`: its file, unless it is a stream;
+/// `command`: what the user wanted `mailer` to do.
+pub(super) fn unpack_hint(unpack: &str, name: Option<&str>, command: &str) -> String {
+    match name {
+        Some(name) => {
+            let file = shell_word(name).unwrap_or_else(|| "FILE".to_owned());
+            format!("decompress it first, for instance: {unpack} {file} | mailer {command} -")
+        }
+        // An archive cannot be read from a pipe.
+        None if unpack.contains(' ') => "unpack it into a file first".to_owned(),
+        None => format!("decompress it on its way: ... | {unpack} | mailer {command} -"),
+    }
+}
+
+/// `name` as a word of a shell's command line; `None` if it cannot be shown as it is.
+fn shell_word(name: &str) -> Option<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./+,:@%=-".contains(c);
+    if printable(name, name.len()) != name || name.contains(char::REPLACEMENT_CHARACTER) {
+        return None;
+    }
+    // Or it would be taken for an option.
+    let here = if name.starts_with('-') { "./" } else { "" };
+    Some(if !name.is_empty() && name.chars().all(is_plain) {
+        format!("{here}{name}")
+    } else {
+        format!("'{here}{}'", name.replace('\'', "'\\''"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_can_be_typed_as_it_stands() {
+        for (unpack, name, command) in [
+            (
+                "zcat",
+                Some("/a/b-c.gz"),
+                "zcat /a/b-c.gz | mailer inspect -",
+            ),
+            ("zcat", Some("a b.gz"), "zcat 'a b.gz' | mailer inspect -"),
+            (
+                "zcat",
+                Some("it's;$x.gz"),
+                "zcat 'it'\\''s;$x.gz' | mailer inspect -",
+            ),
+            ("xzcat", Some("-a.xz"), "xzcat ./-a.xz | mailer inspect -"),
+            ("zcat", Some("a\u{1b}b"), "zcat FILE | mailer inspect -"),
+            ("zcat", Some("a\u{fffd}b"), "zcat FILE | mailer inspect -"),
+            ("zcat", None, "... | zcat | mailer inspect -"),
+            ("unzip -p", None, "unpack it into a file first"),
+            (
+                "unzip -p",
+                Some("a.zip"),
+                "unzip -p a.zip | mailer inspect -",
+            ),
+        ] {
+            let hint = unpack_hint(unpack, name, "inspect");
+            assert!(hint.ends_with(command), "{hint}");
+        }
+    }
+}

@@ -314,8 +314,9 @@ impl Intake {
         // The kind of a source is fixed once it is in the table, and fill() needs one there: peek first.
         let mut reader = reader;
         let head = peek(&mut reader).map_err(|error| BatchError::read(&name, &error))?;
-        let flavour =
-            is_mbox(&name, &head)?.then(|| self.store.options.flavour.unwrap_or_default());
+        let options = &self.store.options;
+        let flavour = is_mbox(&name, &head, None, options.command)?
+            .then(|| options.flavour.unwrap_or_default());
         let reader = Box::new(std::io::Cursor::new(head).chain(reader));
         self.start(source(flavour, spool.0), Feed::Pipe(reader, spool.1))
     }

@@ -19,6 +19,8 @@ pub struct ReadOptions {
     pub fold_long_lines: bool,
     /// Where standard input is kept until it is sent. The file has no name: it vanishes with the process.
     pub spool_dir: PathBuf,
+    /// What the user typed behind `mailer`, for hints that say how to type it again.
+    pub command: &'static str,
     /// The value of a Date field, for messages without one. The same for all attempts of a run.
     pub date: String,
 }
@@ -33,6 +35,7 @@ impl ReadOptions {
             to_file: None,
             fold_long_lines: false,
             spool_dir: std::env::temp_dir(),
+            command: "send",
             date,
         }
     }

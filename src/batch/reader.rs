@@ -79,7 +79,7 @@ impl BatchReader {
     /// Looks at all inputs; an error about any of them comes now, before anything is read. What is read goes into `store`,
     /// which also says how.
     pub fn open(inputs: Vec<Input>, store: Arc<BatchStore>) -> Result<BatchReader, BatchError> {
-        let prepared = prepare(inputs, store.options.flavour.unwrap_or_default())?;
+        let prepared = prepare(inputs, &store.options)?;
         if let Some(path) = &store.options.to_file {
             path.metadata()
                 .map_err(|error| BatchError::open(path, &error))?;

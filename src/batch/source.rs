@@ -6,7 +6,8 @@
 //!
 //! INVARIANT: what is opened for a read is a regular file, or the read fails at once: a FIFO in a Maildir hangs nobody.
 
-use super::error::{BatchError, BatchErrorKind};
+use super::error::{BatchError, BatchErrorKind, unpack_hint};
+use super::options::ReadOptions;
 use crate::mbox::MboxFlavour;
 use crate::mbox::sniff::{self, FileKind};
 use rustix::fs::OFlags;
@@ -161,7 +162,7 @@ pub(super) enum Prepared {
 /// Looks at all inputs before anything is sent: a missing one must not come to light after an hour of mail.
 pub(super) fn prepare(
     inputs: Vec<Input>,
-    flavour: MboxFlavour,
+    options: &ReadOptions,
 ) -> Result<Vec<Prepared>, BatchError> {
     let mut open = 0;
     let mut seen = HashMap::new();
@@ -173,7 +174,7 @@ pub(super) fn prepare(
                 Input::Path(path) => path,
             };
             refuse_twice(&path, &mut seen)?;
-            let prepared = prepare_path(path, flavour, open < OPEN_MAX)?;
+            let prepared = prepare_path(path, options, open < OPEN_MAX)?;
             if let Prepared::Known(Source {
                 place: Place::Open(_),
                 ..
@@ -205,7 +206,7 @@ fn refuse_twice(path: &Path, seen: &mut HashMap<(u64, u64), PathBuf>) -> Result<
 
 fn prepare_path(
     path: PathBuf,
-    flavour: MboxFlavour,
+    options: &ReadOptions,
     keep_open: bool,
 ) -> Result<Prepared, BatchError> {
     let no_input = |error: io::Error| BatchError::open(&path, &error);
@@ -220,7 +221,7 @@ fn prepare_path(
     }
     let mut head = [0; sniff::SNIFF_BYTES];
     let len = read_head(&file, &mut head).map_err(|error| BatchError::read(&name, &error))?;
-    let is_mbox = is_mbox(&name, &head[..len])?;
+    let is_mbox = is_mbox(&name, &head[..len], Some(&name), options.command)?;
     Ok(Prepared::Known(Source {
         name: name.into(),
         place: if is_mbox && keep_open {
@@ -228,7 +229,7 @@ fn prepare_path(
         } else {
             Place::Path(path)
         },
-        flavour: is_mbox.then_some(flavour),
+        flavour: is_mbox.then(|| options.flavour.unwrap_or_default()),
     }))
 }
 
@@ -243,15 +244,21 @@ fn read_head(file: &File, head: &mut [u8]) -> io::Result<usize> {
     Ok(len)
 }
 
-/// Tells an mbox from a single message by how it begins; an error if it is neither.
-pub(super) fn is_mbox(name: &str, head: &[u8]) -> Result<bool, BatchError> {
+/// Tells an mbox from a single message by how it begins; an error if it is neither. `file`: what to type for it in `command`,
+/// if it is no stream.
+pub(super) fn is_mbox(
+    name: &str,
+    head: &[u8],
+    file: Option<&str>,
+    command: &str,
+) -> Result<bool, BatchError> {
     match sniff::kind(head) {
         FileKind::Mbox => Ok(true),
         FileKind::Message => Ok(false),
         FileKind::Empty => Err(BatchError::data(name, "is empty")),
         FileKind::Compressed(by, unpack) => {
             Err(BatchError::data(name, &format!("is {by}-compressed"))
-                .hint_is(format!("run: {unpack} {name} | mailer send -")))
+                .hint_is(unpack_hint(unpack, file, command)))
         }
         FileKind::ByteOrderMark => Err(BatchError::data(
             name,

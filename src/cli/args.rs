@@ -62,6 +62,9 @@ pub struct ReadArgs {
     /// Refuse the whole batch if any message or address in it is invalid
     #[arg(long)]
     pub strict: bool,
+    /// The command that reads it, for hints that say what to type
+    #[arg(skip)]
+    pub command: &'static str,
 }
 
 /// The quoting conventions of mbox files.

@@ -119,7 +119,10 @@ pub fn inputs(args: &ReadArgs, stdin: &Stdin) -> Result<Vec<Input>> {
                 Exit::Usage,
                 "no batch was named, and standard input is a terminal",
             )
-            .hint("mailer send batch.mbox, or pipe messages to it")
+            .hint(format!(
+                "mailer {} batch.mbox, or pipe messages to it",
+                args.command
+            ))
             .into());
         }
         return Ok(vec![stdin.input()?]);
@@ -148,6 +151,7 @@ pub fn options(args: &ReadArgs, spool: &Path) -> Result<ReadOptions> {
         to_file: args.to_file.clone(),
         fold_long_lines: args.fold_long_lines,
         spool_dir: spool.to_path_buf(),
+        command: args.command,
         ..ReadOptions::new(date_now())
     })
 }

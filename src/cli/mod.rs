@@ -37,9 +37,18 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
 
 fn run(command: Command) -> Result<Exit> {
     match command {
-        Command::Send(args) => send::run(&args),
-        Command::Rehearse(args) => rehearse::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
+        Command::Send(mut args) => {
+            args.read.command = "send";
+            send::run(&args)
+        }
+        Command::Rehearse(mut args) => {
+            args.read.command = "rehearse";
+            rehearse::run(&args)
+        }
+        Command::Inspect(mut args) => {
+            args.read.command = "inspect";
+            inspect::run(&args)
+        }
         Command::Sink(args) => sink::run(&args),
         Command::Config(args) => {
             say::to_stdout(&config::to_toml(&config::settings(&args.delivery)?))?;

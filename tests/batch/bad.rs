@@ -54,10 +54,22 @@ fn inputs_that_are_no_batch_are_refused_by_name() {
             "{line}"
         );
     }
-    let gz = error(paths(&[&dir.path().join("gz")]), options());
-    assert!(
-        gz.hint().unwrap().starts_with("run: zcat ")
-            && gz.hint().unwrap().ends_with("| mailer send -")
+    let gz = dir.path().join("gz");
+    let inspecting = ReadOptions {
+        command: "inspect",
+        ..options()
+    };
+    assert_eq!(
+        error(paths(&[&gz]), inspecting.clone()).hint().unwrap(),
+        format!(
+            "decompress it first, for instance: zcat {} | mailer inspect -",
+            gz.display()
+        )
+    );
+    let (inputs, _) = stream(vec![fs::read(&gz).unwrap()]);
+    assert_eq!(
+        error(inputs, inspecting).hint().unwrap(),
+        "decompress it on its way: ... | zcat | mailer inspect -"
     );
     let (inputs, _) = stream(vec![]);
     assert_eq!(
