@@ -22,7 +22,7 @@ use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
 use super::resolve::{Finder, Means, Policies};
-use super::router::{self, ReadEnd, Router};
+use super::router::{self, Addressed, ReadEnd, Router};
 use super::settings::{DomainSettings, QueueSettings, Settings};
 use super::shared::Shared;
 use super::status::Gauges;
@@ -70,7 +70,7 @@ pub struct Running {
     no_dns: Arc<AtomicBool>,
     intake: JoinHandle<ReadEnd>,
     is_live: bool,
-    keeper: JoinHandle<(Ledger, Option<io::Error>)>,
+    keeper: Keeper,
     others: Vec<JoinHandle<()>>,
     over: Receiver<()>,
 }
@@ -125,37 +125,27 @@ pub fn start(
     let (book, entries) = unbounded();
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
     let shared = Arc::new(Shared::new(settings, tls, store, book, gauges));
-    let (questions, asked) = unbounded();
-    let ways = Ways {
-        questions,
-        permits: Arc::new(SharedPermits::new(
-            permit_table(&shared.settings),
-            inboxes.clone(),
-        )),
-        inboxes: inboxes.clone(),
-    };
+    let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes)?;
     let relay = shared
         .settings
         .relays
         .first()
         .map(|relay| relay.host.clone());
     let router = Router::new(Arc::clone(&routes), relay, inboxes.clone());
-    let destinations = router.names();
     let no_dns = Arc::new(AtomicBool::new(false));
-    let mut others = Vec::new();
-    for (number, inbox) in receivers.into_iter().enumerate() {
-        let id = QueueId(number as u16);
-        let dispatcher =
-            Dispatcher::new(dispatcher_config(id, &shared.settings), fastrand::u64(..));
-        let queue = QueueThread::new(id, dispatcher, inbox, ways.clone(), Arc::clone(&shared));
-        others.push(thread(&format!("queue {number}"), move || queue.work())?);
-    }
+    let (questions, asked) = unbounded();
+    let permits = SharedPermits::new(permit_table(&shared.settings), inboxes.clone());
+    let ways = Ways {
+        questions,
+        permits: Arc::new(permits),
+        inboxes: inboxes.clone(),
+    };
     let permits = Arc::clone(&ways.permits);
-    drop(ways);
+    let mut others = start_queues(receivers, ways, &shared)?;
     let pool = Pool {
         finder,
         routes: Arc::clone(&routes),
-        names: destinations,
+        names: router.names(),
         inboxes: inboxes.clone(),
         shared: Arc::clone(&shared),
         no_dns: Arc::clone(&no_dns),
@@ -165,23 +155,8 @@ pub fn start(
     pool.start().map_err(StartError::Thread)?;
     let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
     others.push(thread("router", move || router.work(&from_intake))?);
-    let reading = Arc::clone(&shared);
-    let intake = thread("intake", move || {
-        let end = router::take_in(reader, is_live, &reading, &to_router);
-        reading.gauges.read.store(true, Relaxed);
-        let _ = reading.book.send(Entry::ReadToEnd);
-        end
-    })?;
-    let (say_over, over) = bounded(1);
-    let keeping = (Arc::clone(&shared), inboxes.clone());
-    let keeper = thread("ledger", move || {
-        let (shared, inboxes) = keeping;
-        let kept = book::keep(ledger, &entries, &shared.gauges, || {
-            stop_all(&shared, &inboxes)
-        });
-        let _ = say_over.send(());
-        kept
-    })?;
+    // Last, so that nothing is sent if a thread cannot be had.
+    let intake = start_intake(reader, is_live, to_router, &shared)?;
     Ok(Running {
         shared,
         routes,
@@ -194,6 +169,57 @@ pub fn start(
         keeper,
         others,
         over,
+    })
+}
+
+type Keeper = JoinHandle<(Ledger, Option<io::Error>)>;
+
+/// Starts the ledger's thread; the channel says when the run is over.
+fn start_keeper(
+    ledger: Ledger,
+    entries: Receiver<Entry>,
+    shared: &Arc<Shared>,
+    inboxes: &[Sender<Inbox>],
+) -> Result<(Keeper, Receiver<()>), StartError> {
+    let (say_over, over) = bounded(1);
+    let (shared, inboxes) = (Arc::clone(shared), inboxes.to_vec());
+    let keeper = thread("ledger", move || {
+        let kept = book::keep(ledger, &entries, &shared.gauges, || {
+            stop_all(&shared, &inboxes)
+        });
+        let _ = say_over.send(());
+        kept
+    })?;
+    Ok((keeper, over))
+}
+
+fn start_queues(
+    receivers: Vec<Receiver<Inbox>>,
+    ways: Ways,
+    shared: &Arc<Shared>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let start = |(number, inbox): (usize, Receiver<Inbox>)| {
+        let id = QueueId(number as u16);
+        let dispatcher =
+            Dispatcher::new(dispatcher_config(id, &shared.settings), fastrand::u64(..));
+        let queue = QueueThread::new(id, dispatcher, inbox, ways.clone(), Arc::clone(shared));
+        thread(&format!("queue {number}"), move || queue.work())
+    };
+    receivers.into_iter().enumerate().map(start).collect()
+}
+
+fn start_intake(
+    reader: BatchReader,
+    is_live: bool,
+    to_router: Sender<Vec<Addressed>>,
+    shared: &Arc<Shared>,
+) -> Result<JoinHandle<ReadEnd>, StartError> {
+    let shared = Arc::clone(shared);
+    thread("intake", move || {
+        let end = router::take_in(reader, is_live, &shared, &to_router);
+        shared.gauges.read.store(true, Relaxed);
+        let _ = shared.book.send(Entry::ReadToEnd);
+        end
     })
 }
 
