@@ -4,7 +4,7 @@
 //! for others must not wait behind them: the thread that finds all others busy waits a moment for one to become free,
 //! and if none does, the pool doubles.
 //!
-//! INVARIANTS: never more than [`THREADS_MAX`] threads; a question is answered once, unless the run is stopping, when
+//! INVARIANTS: never more than `THREADS_MAX` threads; a question is answered once, unless the run is stopping, when
 //! nobody waits for the answer; the threads end when nobody can ask any more, and nobody waits for their end, since a
 //! look-up cannot be cut short.
 //!

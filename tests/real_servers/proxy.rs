@@ -40,12 +40,12 @@ impl Session {
         self.flights += usize::from(std::mem::take(&mut self.heard));
         self.tail.extend_from_slice(bytes);
         let is_mark = |at: &usize| MARKS.iter().any(|mark| self.tail[*at..].starts_with(mark));
-        let found = (0..self.tail.len()).rfind(is_mark);
-        let count = (0..self.tail.len()).filter(is_mark).count();
-        self.ends.extend(std::iter::repeat_n(self.flights, count));
+        let found: Vec<usize> = (0..self.tail.len()).filter(is_mark).collect();
+        self.ends
+            .extend(std::iter::repeat_n(self.flights, found.len()));
         // What is behind the last mark and may be the beginning of another.
         let longest = MARKS.iter().map(|mark| mark.len()).max().unwrap_or(0);
-        let from = found.map_or(0, |at| at + 1);
+        let from = found.last().map_or(0, |at| at + 1);
         let kept = (self.tail.len() - from).min(longest - 1);
         self.tail.drain(..self.tail.len() - kept);
     }
