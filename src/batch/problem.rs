@@ -42,8 +42,8 @@ impl What {
 pub struct Problem {
     /// The name of the file.
     pub source: Arc<str>,
-    /// The number of the message in the batch, from 1.
-    pub message: u64,
+    /// The number of the message in the batch, from 1; `None` if the file is the list of `--to-file`.
+    pub message: Option<u64>,
     /// The line in the file, from 1.
     pub line: u64,
     /// The offset in the file, in bytes.
@@ -98,10 +98,11 @@ impl fmt::Display for Problem {
             what,
         } = self;
         let source = printable(source, 1024);
-        write!(
-            f,
-            "{source}: message {message}, line {line} (byte {offset}): {what}"
-        )
+        write!(f, "{source}: ")?;
+        if let Some(message) = message {
+            write!(f, "message {message}, ")?;
+        }
+        write!(f, "line {line} (byte {offset}): {what}")
     }
 }
 

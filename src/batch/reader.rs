@@ -6,7 +6,7 @@
 //!
 //! Before the first message of a `--to-file` batch arrives, the batch was read to its end: it must hold no other.
 
-use super::error::BatchError;
+use super::error::{BatchError, BatchErrorKind};
 use super::intake::{Event, Intake};
 use super::problem::{Problem, What};
 use super::record::{MessageParts, MessageRecord, RecipientRecord};
@@ -81,8 +81,14 @@ impl BatchReader {
     pub fn open(inputs: Vec<Input>, store: Arc<BatchStore>) -> Result<BatchReader, BatchError> {
         let prepared = prepare(inputs, &store.options)?;
         if let Some(path) = &store.options.to_file {
-            path.metadata()
+            let metadata = path
+                .metadata()
                 .map_err(|error| BatchError::open(path, &error))?;
+            if metadata.is_dir() {
+                let name = path.to_string_lossy();
+                let what = "is a directory, not a list of addresses";
+                return Err(BatchError::new(BatchErrorKind::NoInput, &name, what));
+            }
         }
         Ok(BatchReader {
             intake: Intake::new(store.clone(), prepared),
@@ -247,9 +253,6 @@ impl BatchReader {
             push_recipient(&store, &path.to_string_lossy(), place).map(|_| ())
         })?;
         let recipients = store.recipients.count() - first;
-        if recipients == 0 {
-            return Err(BatchError::data(&to_file.name, "names no recipient"));
-        }
         let line = (0, 1);
         let message = self.push_message(first, recipients, problem.is_some(), true)?;
         let _ = self.store.to_file.set(to_file);
@@ -360,7 +363,7 @@ impl BatchReader {
     fn problem(&self, offset: u64, line: u64, what: What) -> Problem {
         Problem {
             source: self.intake.file_name(),
-            message: self.store.messages.count() as u64 + 1,
+            message: Some(self.store.messages.count() as u64 + 1),
             line,
             offset: self.intake.begin.file_offset + offset,
             what,
@@ -400,7 +403,7 @@ fn line_problem(
     let text = to_file.text(place).unwrap_or_default();
     Problem {
         source: to_file.name.clone(),
-        message: many.message.ordinal(),
+        message: None,
         line: many.line.1,
         offset: at,
         what: What::address("the list of recipients", fault, &text),

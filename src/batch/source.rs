@@ -265,6 +265,9 @@ pub(super) fn is_mbox(
             "begins with a byte order mark at byte 0",
         )
         .hint_is("save it as UTF-8 without one")),
+        FileKind::Utf16 => {
+            Err(BatchError::data(name, "is UTF-16").hint_is("convert it: iconv -f UTF-16 -t UTF-8"))
+        }
         FileKind::Junk(offset) => Err(BatchError::data(
             name,
             &format!(

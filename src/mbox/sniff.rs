@@ -18,11 +18,16 @@ pub enum FileKind {
     Message,
     /// Compressed: by what, and the command that unpacks it to its standard output.
     Compressed(&'static str, &'static str),
-    /// UTF-16, or UTF-8 with a byte order mark.
+    /// UTF-16, as its byte order mark says.
+    Utf16,
+    /// UTF-8 with a byte order mark.
     ByteOrderMark,
     /// Neither header nor From_ line at this offset.
     Junk(usize),
 }
+
+/// U+FEFF at the beginning of a UTF-8 text, where some editors put it.
+pub const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 const MAGIC: [(&[u8], FileKind); 9] = [
     (b"\x1f\x8b", FileKind::Compressed("gzip", "zcat")),
@@ -31,9 +36,9 @@ const MAGIC: [(&[u8], FileKind); 9] = [
     (b"\xfd7zXZ\0", FileKind::Compressed("xz", "xzcat")),
     (b"PK\x03\x04", FileKind::Compressed("zip", "unzip -p")),
     (b"\x04\x22\x4d\x18", FileKind::Compressed("lz4", "lz4cat")),
-    (b"\xef\xbb\xbf", FileKind::ByteOrderMark),
-    (b"\xff\xfe", FileKind::ByteOrderMark),
-    (b"\xfe\xff", FileKind::ByteOrderMark),
+    (UTF8_MARK, FileKind::ByteOrderMark),
+    (b"\xff\xfe", FileKind::Utf16),
+    (b"\xfe\xff", FileKind::Utf16),
 ];
 
 /// What a file is that begins with `head`.
@@ -77,6 +82,7 @@ mod tests {
             (b"\x1f\x8b\x08\x00", FileKind::Compressed("gzip", "zcat")),
             (b"PK\x03\x04\x14", FileKind::Compressed("zip", "unzip -p")),
             (b"\xef\xbb\xbfFrom a", FileKind::ByteOrderMark),
+            (b"\xff\xfeF\0r\0o\0m\0", FileKind::Utf16),
             (b"\nhello world\n", FileKind::Junk(1)),
             (b"\x7fELF\x02", FileKind::Junk(0)),
             (b"\0\0\0", FileKind::Junk(0)),

@@ -40,10 +40,9 @@ fn one_message_goes_to_very_many() {
         ]
     );
     let at = text.find("<a@x").unwrap();
-    assert!(read[0].problems[1].starts_with(&format!(
-        "{}: message 1, line 9004 (byte {at})",
-        list.display()
-    )));
+    assert!(
+        read[0].problems[1].starts_with(&format!("{}: line 9004 (byte {at}): ", list.display()))
+    );
     // The list may be rewritten while the batch is sent.
     fs::write(&list, "other@x.test\n").unwrap();
     assert_eq!(store.recipient_text(RecipientNo(5000)), "r5000@x.test");
@@ -70,6 +69,89 @@ fn one_message_goes_to_very_many() {
         error_of(&message, &dir.path().join("none")).kind(),
         BatchErrorKind::NoInput
     );
+}
+
+#[test]
+fn a_list_may_have_a_byte_order_mark_comments_and_blank_lines() {
+    let (dir, list) = file(
+        "list",
+        "\u{feff}a@x.test\n# not: b@x.test\n\n \t\n  #c@x.test\nno address\r\nd@x.test\n",
+    );
+    let message = dir.path().join("a.eml");
+    fs::write(&message, "From: s@x.test\n\nhi\n").unwrap();
+    let options = ReadOptions {
+        to_file: Some(list.clone()),
+        ..options()
+    };
+    let (store, read) = read_all(paths(&[&message]), options).unwrap();
+    let bad = "!bad address in the list of recipients: unexpected 'a': no address";
+    assert_eq!(recipients(&read), [["a@x.test", bad, "d@x.test"]]);
+    assert!(read[0].problems[0].starts_with(&format!("{}: line 6 (byte ", list.display())));
+    assert_eq!(store.recipient_text(RecipientNo(2)), "d@x.test");
+}
+
+#[test]
+fn what_is_no_list_is_refused_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = dir.path().join("a.eml");
+    fs::write(&message, "From: s@x.test\n\nhi\n").unwrap();
+    let list = dir.path().join("list");
+    let error_of = |list: &Path| {
+        let to_file = Some(list.to_path_buf());
+        error(
+            paths(&[&message]),
+            ReadOptions {
+                to_file,
+                ..options()
+            },
+        )
+    };
+    let utf16: Vec<u8> = "\u{feff}a@x.test\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let many_bad = "x\n".repeat(22);
+    for (bytes, text) in [
+        (
+            &b"\x1f\x8b\x08\x08abc\x00\nx\ny\nz"[..],
+            "list: is gzip-compressed",
+        ),
+        (b"BZh91AY&SY\x01\xff\n\xfe\n", "list: is bzip2-compressed"),
+        (
+            b"a@x.test\nELF\0\n",
+            "list: is no list of addresses: a control character at byte 12",
+        ),
+        (&utf16, "list: is UTF-16"),
+        (
+            many_bad.as_bytes(),
+            "list: names no recipient: not one of its 22 lines is an address",
+        ),
+        (b"\xef\xbb\xbf", "list: names no recipient"),
+        (b"#\n", "list: names no recipient"),
+    ] {
+        fs::write(&list, bytes).unwrap();
+        let error = error_of(&list);
+        assert_eq!(error.kind(), BatchErrorKind::DataErr, "{error}");
+        assert!(error.to_string().ends_with(text), "{error}");
+    }
+    let directory = error_of(dir.path());
+    assert_eq!(directory.kind(), BatchErrorKind::NoInput);
+    assert!(
+        directory
+            .to_string()
+            .ends_with("is a directory, not a list of addresses")
+    );
+    fs::write(&list, b"J\xfcrgen <a@x.test>\nBZh@x.test\nb\x1b@x.test\n").unwrap();
+    let to_file = Some(list);
+    let (_, read) = read_all(
+        paths(&[&message]),
+        ReadOptions {
+            to_file,
+            ..options()
+        },
+    )
+    .unwrap();
+    assert_eq!(recipients(&read)[0][..2], ["a@x.test", "BZh@x.test"]);
 }
 
 #[test]
