@@ -108,7 +108,10 @@ fn fatal(end: &mut RunEnd, stopped: Option<Stopped>) -> Option<anyhow::Error> {
         let hint = "check the network and /etc/resolv.conf, or name a server with --dns ADDR:PORT";
         return Some(Failure::new(Exit::Network, text).hint(hint).into());
     }
-    if let Some(why) = &end.trouble {
+    // One relay of several may refuse us, and the others have taken all there is.
+    let waiting = [Status::Queued, Status::Deferred, Status::InDoubt];
+    let is_left = end.read.is_none() || waiting.iter().any(|one| end.ledger.count(*one) > 0);
+    if let Some(why) = end.trouble.as_ref().filter(|_| is_left) {
         let text = format!("the relay does not accept our credentials: {why}");
         let hint = "check --credentials or MAILER_RELAY_USER";
         return Some(Failure::new(Exit::Permission, text).hint(hint).into());
