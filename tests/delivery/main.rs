@@ -5,6 +5,7 @@
 //! in the test's process and on free ports, so that all tests run at once. Nothing is asserted about time: where one thing
 //! has to come before another, the receiver holds a reply back or the test waits for the receiver's counters.
 
+mod auth; // as whom a relay is spoken to
 mod batch; // messages that can be told apart when they arrive
 mod clones; // messages with several recipients
 mod dns; // where mail goes
