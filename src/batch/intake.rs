@@ -11,7 +11,7 @@ use super::window::{Window, newlines};
 use crate::mbox::MboxFlavour;
 use crate::mbox::fault::Fault;
 use crate::mbox::scan::MessageScan;
-use crate::mbox::sniff::SNIFF_BYTES;
+use crate::mbox::sniff::{SNIFF_BYTES, UTF8_MARK, utf8_mark_len};
 use crate::mbox::splitter::{Splitter, Step, Suspect};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -39,6 +39,8 @@ pub(super) struct Begin {
     /// In the file.
     pub(super) file_offset: u64,
     pub(super) line: u64,
+    /// It is a file of a Maildir, behind a byte order mark.
+    pub(super) marked: bool,
 }
 
 /// A source that is being read.
@@ -156,6 +158,12 @@ impl Intake {
                 self.next_file();
                 return Ok(Some(Event::Unreadable(error)));
             }
+            if self.window.offset() == 0 && self.skip_mark()? {
+                continue;
+            }
+            let Some(stream) = &mut self.stream else {
+                continue;
+            };
             match stream
                 .cutter
                 .next(self.window.bytes(), self.window.is_at_eof())
@@ -181,6 +189,19 @@ impl Intake {
         }
     }
 
+    /// Passes over a byte order mark at the beginning of a file: editors put it there, and it belongs to no message. True if
+    /// there is more to look at first.
+    fn skip_mark(&mut self) -> Result<bool, BatchError> {
+        let head = self.window.bytes();
+        if !self.window.is_at_eof() && head.len() < UTF8_MARK.len() && UTF8_MARK.starts_with(head) {
+            self.fill()?;
+            return Ok(true);
+        }
+        let len = utf8_mark_len(head);
+        self.window.consume(len);
+        Ok(false)
+    }
+
     fn message_begins(&mut self, from_line_len: usize) {
         let Some(stream) = &self.stream else { return };
         let file_offset = self.window.offset();
@@ -193,6 +214,7 @@ impl Intake {
             },
             file_offset,
             line: self.window.line(),
+            marked: !stream.files.is_empty() && file_offset > 0,
         };
         self.dateless.clear();
         self.scan.begin(&self.window.bytes()[..from_line_len]);

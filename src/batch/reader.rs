@@ -333,6 +333,7 @@ impl BatchReader {
             recipients: recipients as u32,
             invalid,
             to_file,
+            marked: self.intake.begin.marked,
         });
         let index = self.store.messages.push(record);
         u32::try_from(index)

@@ -19,6 +19,7 @@ pub struct MessageRecord {
 pub(super) const SOURCES_MAX: usize = 1 << 24;
 const INVALID: u32 = 1;
 const TO_FILE: u32 = 2;
+const MARKED: u32 = 4;
 
 /// The parts of a [`MessageRecord`].
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,7 @@ pub(super) struct MessageParts {
     pub(super) recipients: u32,
     pub(super) invalid: bool,
     pub(super) to_file: bool,
+    pub(super) marked: bool,
 }
 
 impl MessageRecord {
@@ -41,6 +43,9 @@ impl MessageRecord {
         }
         if parts.to_file {
             flags |= TO_FILE;
+        }
+        if parts.marked {
+            flags |= MARKED;
         }
         MessageRecord {
             offset: split(parts.offset),
@@ -84,6 +89,11 @@ impl MessageRecord {
     /// True if nothing of it may be sent.
     pub fn is_invalid(&self) -> bool {
         self.source_and_flags & INVALID != 0
+    }
+
+    /// True if it is a file of a Maildir with a byte order mark before the message.
+    pub(super) fn is_marked(&self) -> bool {
+        self.source_and_flags & MARKED != 0
     }
 
     /// True if its recipients stand in the file of `--to-file`.
@@ -151,6 +161,7 @@ mod tests {
             recipients: 6,
             invalid: false,
             to_file: true,
+            marked: false,
         });
         assert_eq!(record.source(), SOURCES_MAX - 1);
         assert_eq!(record.offset(), 0x0123_4567_89ab_cdef);

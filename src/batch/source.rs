@@ -113,12 +113,17 @@ impl Source {
         }
     }
 
-    /// Fills `buffer` with bytes of the message at `offset`, from its byte `at` on.
-    pub(super) fn read_exact_at(&self, offset: u64, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let position = self.file_offset(offset) + at;
+    /// Fills `buffer` with the message at `offset`. `skip`: the bytes before it in a file of a Maildir.
+    pub(super) fn read_exact_at(
+        &self,
+        offset: u64,
+        skip: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
         match &self.place {
-            Place::Open(file) => file.read_exact_at(buffer, position),
-            _ => self.open(offset)?.read_exact_at(buffer, position),
+            Place::Open(file) => file.read_exact_at(buffer, offset),
+            Place::Path(_) => self.open(offset)?.read_exact_at(buffer, offset),
+            Place::Maildir(..) => self.open(offset)?.read_exact_at(buffer, skip),
         }
     }
 }
@@ -260,11 +265,8 @@ pub(super) fn is_mbox(
             Err(BatchError::data(name, &format!("is {by}-compressed"))
                 .hint_is(unpack_hint(unpack, file, command)))
         }
-        FileKind::ByteOrderMark => Err(BatchError::data(
-            name,
-            "begins with a byte order mark at byte 0",
-        )
-        .hint_is("save it as UTF-8 without one")),
+        FileKind::BareCr => Err(BatchError::data(name, "lines end in bare CR (old Mac)")
+            .hint_is("convert them: tr '\\r' '\\n'")),
         FileKind::Utf16 => {
             Err(BatchError::data(name, "is UTF-16").hint_is("convert it: iconv -f UTF-16 -t UTF-8"))
         }

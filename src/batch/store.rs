@@ -14,6 +14,7 @@ use super::source::Source;
 use super::to_file::ToFile;
 use crate::mail::verdict::printable;
 use crate::mail::{Mailbox, MessageNo, RecipientNo};
+use crate::mbox::sniff::UTF8_MARK;
 use crate::mbox::{canonical, envelope};
 use std::sync::{Arc, OnceLock};
 
@@ -110,7 +111,12 @@ impl BatchStore {
             return Err(ContentError::Invalid);
         }
         content.raw.resize(record.length() as usize, 0);
-        source.read_exact_at(record.offset(), 0, &mut content.raw)?;
+        let skip = if record.is_marked() {
+            UTF8_MARK.len() as u64
+        } else {
+            0
+        };
+        source.read_exact_at(record.offset(), skip, &mut content.raw)?;
         if xxhash_rust::xxh3::xxh3_64(&content.raw) != record.hash() {
             return Err(ContentError::Changed);
         }

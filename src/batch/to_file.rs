@@ -95,9 +95,7 @@ impl ToFile {
         let nul = memchr::memchr(0, head);
         let other = head.iter().position(|b| *b < b'\t');
         let Some(at) = nul.or(other.filter(|_| !is_utf8_so_far(head))) else {
-            if head.starts_with(sniff::UTF8_MARK) {
-                window.consume(sniff::UTF8_MARK.len());
-            }
+            window.consume(sniff::utf8_mark_len(head));
             return Ok(());
         };
         Err(match sniff::kind(head) {

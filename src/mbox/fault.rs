@@ -19,8 +19,10 @@ pub enum Fault {
     HeaderNotUtf8,
     /// A single line of the header is longer than so many octets.
     HeaderLineTooLong(usize),
-    /// The header is larger than so many octets.
+    /// The header is larger than so many octets, lists of recipients not counted.
     HeaderTooLarge(usize),
+    /// The lists of recipients in the header are larger than so many octets.
+    ListsTooLarge(usize),
     /// The header has more than so many fields.
     TooManyFields(usize),
     /// The message is larger than so many octets.
@@ -47,7 +49,16 @@ impl fmt::Display for Fault {
             Fault::NoHeader => f.write_str("no header"),
             Fault::HeaderNotUtf8 => f.write_str("bytes in the header that are not UTF-8"),
             Fault::HeaderLineTooLong(max) => write!(f, "a header line of more than {max} bytes"),
-            Fault::HeaderTooLarge(max) => write!(f, "a header of more than {max} bytes"),
+            Fault::HeaderTooLarge(max) => write!(
+                f,
+                "a header of more than {max} bytes, lists of recipients not counted"
+            ),
+            Fault::ListsTooLarge(max) => {
+                write!(
+                    f,
+                    "lists of recipients in the header of more than {max} bytes"
+                )
+            }
             Fault::TooManyFields(max) => write!(f, "a header of more than {max} fields"),
             Fault::TooLarge(max) => write!(f, "a message of more than {max} bytes"),
             Fault::LostSeparator => f.write_str("a From_ line without an empty line before it"),
@@ -72,6 +83,12 @@ impl Fault {
         match self {
             Fault::LongLine => {
                 Some("encode it (quoted-printable or base64), or use --fold-long-lines")
+            }
+            Fault::StrayCr => {
+                Some("if lines end in bare CR (old Mac), convert them: tr '\\r' '\\n'")
+            }
+            Fault::ListsTooLarge(_) => {
+                Some("put the addresses into a file of their own: --to-file")
             }
             Fault::HeaderNotUtf8 => Some("encode it as RFC 2047 asks, or convert it to UTF-8"),
             Fault::LostSeparator => {

@@ -173,14 +173,16 @@ impl MessageScan {
             let kind = split_name(line).map_or(FieldKind::Other, |(name, _)| FieldKind::of(name));
             self.in_list = kind.is_recipient_list();
         }
-        let (octets, max) = if self.in_list {
-            (&mut self.list_octets, LISTS_OCTETS_MAX)
+        let (octets, max, fault) = if self.in_list {
+            let fault = Fault::ListsTooLarge(LISTS_OCTETS_MAX);
+            (&mut self.list_octets, LISTS_OCTETS_MAX, fault)
         } else {
-            (&mut self.other_octets, HEADER_OCTETS_MAX)
+            let fault = Fault::HeaderTooLarge(HEADER_OCTETS_MAX);
+            (&mut self.other_octets, HEADER_OCTETS_MAX, fault)
         };
         *octets += line.len();
         if *octets > max {
-            return Err(self.header_fault(Fault::HeaderTooLarge(max)));
+            return Err(self.header_fault(fault));
         }
         self.line_start = self.header.len();
         Ok(())
@@ -272,5 +274,12 @@ mod tests {
         let list = scan("", &content, 65536);
         assert_eq!(list.fault, None);
         assert_eq!(list.header().len(), content.len() - 1);
+
+        let line = [&b",\n "[..], &b"c@d.example, ".repeat(70_000)].concat();
+        let content = [&b"To: a@b.test"[..], &line.repeat(80), b"\n\n"].concat();
+        assert_eq!(
+            scan("", &content, 65536).fault.map(|at| at.fault),
+            Some(Fault::ListsTooLarge(LISTS_OCTETS_MAX))
+        );
     }
 }

@@ -20,8 +20,8 @@ pub enum FileKind {
     Compressed(&'static str, &'static str),
     /// UTF-16, as its byte order mark says.
     Utf16,
-    /// UTF-8 with a byte order mark.
-    ByteOrderMark,
+    /// Lines that end in CR alone.
+    BareCr,
     /// Neither header nor From_ line at this offset.
     Junk(usize),
 }
@@ -29,19 +29,18 @@ pub enum FileKind {
 /// U+FEFF at the beginning of a UTF-8 text, where some editors put it.
 pub const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-const MAGIC: [(&[u8], FileKind); 9] = [
+const MAGIC: [(&[u8], FileKind); 8] = [
     (b"\x1f\x8b", FileKind::Compressed("gzip", "zcat")),
     (b"\x28\xb5\x2f\xfd", FileKind::Compressed("zstd", "zstdcat")),
     (b"BZh", FileKind::Compressed("bzip2", "bzcat")),
     (b"\xfd7zXZ\0", FileKind::Compressed("xz", "xzcat")),
     (b"PK\x03\x04", FileKind::Compressed("zip", "unzip -p")),
     (b"\x04\x22\x4d\x18", FileKind::Compressed("lz4", "lz4cat")),
-    (UTF8_MARK, FileKind::ByteOrderMark),
     (b"\xff\xfe", FileKind::Utf16),
     (b"\xfe\xff", FileKind::Utf16),
 ];
 
-/// What a file is that begins with `head`.
+/// What a file is that begins with `head`. A byte order mark of UTF-8 is passed over.
 pub fn kind(head: &[u8]) -> FileKind {
     for (magic, kind) in MAGIC {
         // "BZh" could begin a field's name; a field has a colon.
@@ -49,13 +48,15 @@ pub fn kind(head: &[u8]) -> FileKind {
             return kind;
         }
     }
-    let mut start = 0;
+    let mut start = utf8_mark_len(head);
     while line_end_len(&head[start..]) > 0 {
         start += line_end_len(&head[start..]);
     }
     let text = &head[start..];
     if text.is_empty() {
         FileKind::Empty
+    } else if is_bare_cr(text) {
+        FileKind::BareCr
     } else if text.starts_with(FROM) {
         FileKind::Mbox
     } else if split_name(text).is_some() {
@@ -63,6 +64,23 @@ pub fn kind(head: &[u8]) -> FileKind {
     } else {
         FileKind::Junk(start)
     }
+}
+
+/// The length of the byte order mark at the beginning of `head`: 0 if there is none.
+pub fn utf8_mark_len(head: &[u8]) -> usize {
+    if head.starts_with(UTF8_MARK) {
+        UTF8_MARK.len()
+    } else {
+        0
+    }
+}
+
+/// True if `text` is made of lines, and CR ends them. The last byte does not count: its LF may be cut off.
+fn is_bare_cr(text: &[u8]) -> bool {
+    let within = &text[..text.len() - 1];
+    memchr::memchr(b'\r', within).is_some()
+        && memchr::memchr2(b'\n', 0, text).is_none()
+        && std::str::from_utf8(text).map_or_else(|error| error.error_len().is_none(), |_| true)
 }
 
 #[cfg(test)]
@@ -81,7 +99,14 @@ mod tests {
             (b"BZh91AY&SY", FileKind::Compressed("bzip2", "bzcat")),
             (b"\x1f\x8b\x08\x00", FileKind::Compressed("gzip", "zcat")),
             (b"PK\x03\x04\x14", FileKind::Compressed("zip", "unzip -p")),
-            (b"\xef\xbb\xbfFrom a", FileKind::ByteOrderMark),
+            (b"\xef\xbb\xbfFrom a", FileKind::Mbox),
+            (b"\xef\xbb\xbfTo: a", FileKind::Message),
+            (b"\xef\xbb\xbf\n", FileKind::Empty),
+            (b"\xef\xbb\xbf\nhello\n", FileKind::Junk(4)),
+            (b"From a\rTo: b\r\rhi\r", FileKind::BareCr),
+            (b"To: a\rTo: b", FileKind::BareCr),
+            (b"\r\r", FileKind::BareCr),
+            (b"To: a\r", FileKind::Message),
             (b"\xff\xfeF\0r\0o\0m\0", FileKind::Utf16),
             (b"\nhello world\n", FileKind::Junk(1)),
             (b"\x7fELF\x02", FileKind::Junk(0)),

@@ -40,10 +40,11 @@ fn inputs_that_are_no_batch_are_refused_by_name() {
             DataErr,
             "neither a From_ line nor a header field at byte 0",
         ),
+        (write("wide", b"\xff\xfeF\0r\0o\0m\0"), DataErr, "is UTF-16"),
         (
-            write("bom", b"\xef\xbb\xbfFrom: a\n"),
+            write("mac", b"From: a@x.test\rTo: b@x.test\r\rhi\r"),
             DataErr,
-            "byte order mark",
+            "lines end in bare CR (old Mac)",
         ),
     ] {
         let error = error(paths(&[&good, &path]), options());
@@ -200,6 +201,15 @@ fn ten_megabytes_of_header_line_hurt_their_own_message_only() {
     );
     let at = text.find("Subject").unwrap();
     assert!(read[0].problems[0].contains(&format!("message 1, line 3 (byte {at})")));
+}
+
+#[test]
+fn a_header_that_is_too_large_says_which_limit_it_is() {
+    let field = format!("X-A: {}\n", "x".repeat(900)).repeat(1200);
+    let (_dir, path) = file("batch.mbox", format!("{FROM}To: a@x.test\n{field}\nhi\n"));
+    let (_, read) = read_all(paths(&[&path]), options()).unwrap();
+    let said = "!a header of more than 1048576 bytes, lists of recipients not counted";
+    assert_eq!(recipients(&read), [[said]]);
 }
 
 #[test]

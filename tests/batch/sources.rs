@@ -139,6 +139,40 @@ fn an_inbox_goes_out_if_asked_for() {
 }
 
 #[test]
+fn a_byte_order_mark_belongs_to_no_message() {
+    let message = "Subject: x\nFrom: s@x.test\nTo: a@x.test\nDate: x\nMessage-ID: <1>\n\nhi\n";
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["new", "cur"] {
+        fs::create_dir_all(dir.path().join("md").join(part)).unwrap();
+    }
+    let mbox = format!("{FROM}{message}");
+    for (name, text) in [
+        ("md/new/1", message),
+        ("md/new/2", message),
+        ("a.eml", message),
+        ("mbox", &mbox),
+    ] {
+        // One of the files of the Maildir has none.
+        let mark = if name.ends_with('2') { "" } else { "\u{feff}" };
+        fs::write(dir.path().join(name), format!("{mark}{text}")).unwrap();
+    }
+    let mut inputs: Vec<Input> = ["md", "a.eml", "mbox"]
+        .map(|name| Input::Path(dir.path().join(name)))
+        .into();
+    let bytes = format!("\u{feff}{mbox}");
+    inputs.extend(stream(bytes.bytes().map(|b| vec![b]).collect()).0);
+    let (store, read) = read_all(inputs, options()).unwrap();
+    assert_eq!(recipients(&read), [["a@x.test"]; 5]);
+    for n in 0..5 {
+        assert_eq!(sent(&store, n), message.replace('\n', "\r\n"), "{n}");
+    }
+    let offsets: Vec<u64> = (0..5)
+        .map(|n| store.place(MessageNo(n)).unwrap().1)
+        .collect();
+    assert_eq!(offsets, [0, 0, 3, 3, 3]);
+}
+
+#[test]
 fn a_renamed_mbox_is_still_read() {
     let (dir, path) = file("batch.mbox", format!("{FROM}To: a@x.test\n\none\n"));
     let (store, _) = read_all(paths(&[&path]), options()).unwrap();
