@@ -10,9 +10,11 @@ use super::store::BatchStore;
 use super::window::{Window, newlines};
 use crate::mbox::MboxFlavour;
 use crate::mbox::fault::Fault;
+use crate::mbox::from_line::{Look, look};
 use crate::mbox::scan::MessageScan;
 use crate::mbox::sniff::{SNIFF_BYTES, UTF8_MARK, utf8_mark_len};
 use crate::mbox::splitter::{Splitter, Step, Suspect};
+use memchr::memmem::Finder;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -109,6 +111,7 @@ pub(super) struct Intake {
     inputs: VecDeque<Prepared>,
     stream: Option<Stream>,
     window: Window,
+    marked_from: Finder<'static>,
     pub(super) scan: MessageScan,
     pub(super) begin: Begin,
     /// The line of the scan's fault.
@@ -127,6 +130,7 @@ impl Intake {
             inputs: inputs.into(),
             stream: None,
             window: Window::new(),
+            marked_from: Finder::new(b"\xef\xbb\xbfFrom "),
             begin: Begin::default(),
             fault_line: 0,
             read_to: 0,
@@ -221,7 +225,36 @@ impl Intake {
         self.window.consume(from_line_len);
     }
 
+    /// Content, of which some may be a separator behind a byte order mark: files that were marked, one behind the other. The
+    /// splitter does not take it for one, and the message would carry the next one along, to the wrong people.
     fn content(&mut self, len: usize) {
+        let Some(at) = self.marked_separator(len) else {
+            return self.plain_content(len);
+        };
+        self.plain_content(at);
+        if self.scan.first_fault().is_none() {
+            self.scan.fault(Fault::MarkedSeparator);
+            self.fault_line = self.window.line();
+        }
+        self.plain_content(len - at);
+    }
+
+    /// Where in the next `len` bytes such a separator is, as long as the message is good. mboxcl2 needs none.
+    fn marked_separator(&self, len: usize) -> Option<usize> {
+        let source = self.store.sources.get(self.begin.source as usize)?;
+        let is_split_there = source.flavour.is_some_and(|one| one != MboxFlavour::Cl2);
+        if !is_split_there || self.scan.first_fault().is_some() {
+            return None;
+        }
+        let run = &self.window.bytes()[..len];
+        self.marked_from.find_iter(run).find(|&at| {
+            let begins_line = at == 0 || run[at - 1] == b'\n';
+            let line = &run[at + UTF8_MARK.len()..];
+            begins_line && matches!(look(line, true), Look::Separator(_))
+        })
+    }
+
+    fn plain_content(&mut self, len: usize) {
         let run = &self.window.bytes()[..len];
         let length_before = self.scan.length();
         let was_good = self.scan.first_fault().is_none();

@@ -29,6 +29,8 @@ pub enum Fault {
     TooLarge(u64),
     /// A complete From_ line that no empty line precedes: two messages that became one, and nobody may get both.
     LostSeparator,
+    /// A complete From_ line with a byte order mark before it: the same.
+    MarkedSeparator,
     /// mboxcl2: no Content-Length field.
     NoContentLength,
     /// mboxcl2: a Content-Length that is no number, or two that differ.
@@ -62,6 +64,7 @@ impl fmt::Display for Fault {
             Fault::TooManyFields(max) => write!(f, "a header of more than {max} fields"),
             Fault::TooLarge(max) => write!(f, "a message of more than {max} bytes"),
             Fault::LostSeparator => f.write_str("a From_ line without an empty line before it"),
+            Fault::MarkedSeparator => f.write_str("a From_ line with a byte order mark before it"),
             Fault::NoContentLength => f.write_str("no Content-Length, which mboxcl2 needs"),
             Fault::BadContentLength => f.write_str("a bad Content-Length"),
             Fault::WrongContentLength => {
@@ -94,6 +97,7 @@ impl Fault {
             Fault::LostSeparator => {
                 Some("if a message begins here, put an empty line before it, else quote it: >From")
             }
+            Fault::MarkedSeparator => Some("if a message begins here, take the mark away"),
             Fault::NoContentLength | Fault::BadContentLength | Fault::WrongContentLength => {
                 Some("is it mboxrd? then leave --mbox away")
             }

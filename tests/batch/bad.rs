@@ -190,6 +190,35 @@ fn two_messages_that_became_one_go_to_nobody() {
 }
 
 #[test]
+fn a_marked_mbox_behind_another_one_does_not_get_lost_in_it() {
+    let one = format!("\u{feff}{FROM}To: a@x.test\n\n\u{feff}From afar\n\n");
+    let two = format!("\u{feff}{FROM}To: b@x.test\n\nfor b\n\n{FROM}To: c@x.test\n\nfor c\n");
+    let text = format!("{one}{two}");
+    let refused = "!a From_ line with a byte order mark before it";
+    for piece_len in [1, 7, 1000] {
+        let (inputs, _) = stream(
+            text.as_bytes()
+                .chunks(piece_len)
+                .map(<[u8]>::to_vec)
+                .collect(),
+        );
+        let (_, read) = read_all(inputs, options()).unwrap();
+        assert_eq!(recipients(&read), [[refused], ["c@x.test"]]);
+        let at = text.rfind('\u{feff}').unwrap();
+        assert!(
+            read[0].problems[0].contains(&format!("line 6 (byte {at})")),
+            "{:?}",
+            read[0].problems
+        );
+    }
+    let (inputs, _) = stream(vec![one.clone().into_bytes()]);
+    assert_eq!(
+        recipients(&read_all(inputs, options()).unwrap().1),
+        [["a@x.test"]]
+    );
+}
+
+#[test]
 fn ten_megabytes_of_header_line_hurt_their_own_message_only() {
     let long = "x".repeat(10 << 20);
     let text = format!("{FROM}To: a@x.test\nSubject: {long}\n\nhi\n\n{FROM}To: b@x.test\n\nhi\n");

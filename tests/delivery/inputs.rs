@@ -206,6 +206,41 @@ fn what_a_truncated_file_does_not_hold_any_more_is_invalid() {
 }
 
 #[test]
+fn a_message_without_an_empty_line_before_it_reaches_nobody_it_is_not_for() {
+    let text = format!(
+        "{FROM_LINE}{}for one\n{FROM_LINE}{}for two\n\n{FROM_LINE}{}for three\n",
+        message(1, &["x1@a.test"], ""),
+        message(2, &["x2@a.test"], ""),
+        message(3, &["x3@a.test"], "")
+    );
+    let lab = Lab::with_rules(&[]);
+    let path = lab.file("batch.mbox", &text);
+    let ended = lab.start_with(&[], &[&path]).wait();
+    ended.assert_status(1);
+    let row = ended.row("x1@a.test");
+    assert_eq!(row.status, "invalid", "{row:?}");
+    assert!(
+        row.reply
+            .contains("a From_ line without an empty line before it"),
+        "{row:?}"
+    );
+    assert!(
+        ended.stderr.contains("put an empty line before it"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(lab.received(), [(3, "x3@a.test".to_owned())]);
+    assert_eq!(bodies(&lab)["x3@a.test"], "for three\r\n");
+    lab.assert_clean();
+
+    let strict = Lab::with_rules(&[]);
+    let path = strict.file("batch.mbox", &text);
+    let ended = strict.start_with(&["--strict"], &[&path]).wait();
+    ended.assert_status(65);
+    assert_eq!(strict.received(), []);
+}
+
+#[test]
 fn a_file_that_is_replaced_or_removed_under_way_changes_nothing() {
     let lab = Lab::with_rules(&["stage=dot delay=1s first=1"]);
     let program = lab.start(&Batch::to_domain("a.test", 20), &["--max-workers", "1"]);
