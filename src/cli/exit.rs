@@ -20,7 +20,7 @@ pub enum Exit {
     Data = 65,
     /// A file to be read is missing or unreadable (EX_NOINPUT).
     NoInput = 66,
-    /// The network is unusable: no name server answers (EX_UNAVAILABLE).
+    /// The network is unusable: no name server answers, or no mail server anywhere (EX_UNAVAILABLE).
     Network = 69,
     /// A bug of ours (EX_SOFTWARE).
     Software = 70,

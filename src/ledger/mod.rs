@@ -1,7 +1,7 @@
 //! The ledger of a run: what became of each recipient, and what the last attempt was told.
 //!
-//! One thread owns it. Attempts are appended to a file without a name in the state directory; in memory there are nine
-//! bytes a recipient (its status, and where its latest record stands), so that a million recipients cost 9 MB, whatever
+//! One thread owns it. Attempts are appended to a file without a name in the state directory; in memory there are ten
+//! bytes a recipient (its status, and where its latest record stands), so that a million recipients cost 10 MB, whatever
 //! their servers had to say. The ledger lives as long as the process: what a crash leaves is not its business yet.
 //!
 //! INVARIANTS: a recipient is *settled for this run* at most once; counts by status add up to the number of recipients; what
