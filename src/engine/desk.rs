@@ -264,12 +264,7 @@ mod tests {
     fn desk() -> (Desk, Receiver<Inbox>, Receiver<Entry>) {
         let (inbox, events) = unbounded();
         let (book, entries) = unbounded();
-        let via = Via {
-            queue: QueueId(0),
-            mx: "".into(),
-            ip: None,
-            tls: "".into(),
-        };
+        let via = Via::none(QueueId(0));
         (Desk::new(WorkerId(7), inbox, book, via), events, entries)
     }
 

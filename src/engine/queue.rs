@@ -286,12 +286,7 @@ impl QueueThread {
         let attempts = envelopes.iter().map(|envelope| Attempt {
             recipient: envelope.recipient,
             verdict: verdict.clone(),
-            via: Via {
-                queue: self.id,
-                mx: "".into(),
-                ip: None,
-                tls: "".into(),
-            },
+            via: Via::none(self.id),
             attempts: attempts_of(envelope),
             at,
             took_ms: 0,

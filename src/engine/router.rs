@@ -116,12 +116,7 @@ fn invalid_attempt(recipient: RecipientNo, problem: &Problem) -> Attempt {
     Attempt {
         recipient,
         verdict: problem.verdict(),
-        via: Via {
-            queue: QueueId::GENERAL,
-            mx: "".into(),
-            ip: None,
-            tls: "".into(),
-        },
+        via: Via::none(QueueId::GENERAL),
         attempts: 0,
         at: jiff::Timestamp::now().as_millisecond(),
         took_ms: 0,

@@ -81,12 +81,7 @@ mod tests {
                 None,
                 "",
             ),
-            via: Via {
-                queue: QueueId(0),
-                mx: "".into(),
-                ip: None,
-                tls: "".into(),
-            },
+            via: Via::none(QueueId(0)),
             attempts: 1,
             at: 0,
             took_ms: 0,

@@ -70,7 +70,7 @@ impl Worker {
         inbox: Sender<Inbox>,
         runs: Receiver<Run>,
     ) -> Worker {
-        let desk = Desk::new(id, inbox.clone(), shared.book.clone(), no_way(queue));
+        let desk = Desk::new(id, inbox.clone(), shared.book.clone(), Via::none(queue));
         let teller = Teller::new(shared.book.clone());
         Worker {
             id,
@@ -174,7 +174,7 @@ impl Worker {
                 let via = Via {
                     mx: unreached.mx,
                     ip: unreached.ip,
-                    ..no_way(self.queue)
+                    ..Via::none(self.queue)
                 };
                 let mut group = Vec::new();
                 self.desk
@@ -229,7 +229,7 @@ impl Worker {
         let recipients_max = self.session.as_ref().map_or(1, Session::recipients_max);
         while self.may_take() && self.desk.take_group(recipients_max, &mut parcel.envelopes) {
             parcel.began = Instant::now();
-            let via = no_way(self.queue);
+            let via = Via::none(self.queue);
             for (envelope, verdict) in parcel.load(&self.shared.store) {
                 self.end(envelope, verdict, &via, parcel.began);
             }
@@ -352,18 +352,9 @@ impl Worker {
                 mx: Arc::clone(&session.mx),
                 ip: session.ip,
                 tls: Arc::clone(&session.tls),
-                ..no_way(self.queue)
+                ..Via::none(self.queue)
             },
-            None => no_way(self.queue),
+            None => Via::none(self.queue),
         }
-    }
-}
-
-fn no_way(queue: QueueId) -> Via {
-    Via {
-        queue,
-        mx: "".into(),
-        ip: None,
-        tls: "".into(),
     }
 }

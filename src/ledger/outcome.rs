@@ -38,6 +38,18 @@ pub struct Via {
     pub tls: Arc<str>,
 }
 
+impl Via {
+    /// No way yet: no server has been talked to.
+    pub fn none(queue: QueueId) -> Via {
+        Via {
+            queue,
+            mx: "".into(),
+            ip: None,
+            tls: "".into(),
+        }
+    }
+}
+
 /// Where a recipient stands in the end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {

@@ -178,12 +178,7 @@ mod tests {
                 Some(Enhanced::new(5, 1, 1)),
                 text,
             ),
-            via: Via {
-                queue: QueueId(0),
-                mx: "".into(),
-                ip: None,
-                tls: "".into(),
-            },
+            via: Via::none(QueueId(0)),
             attempts: 1,
             at: 0,
             took_ms: 0,
