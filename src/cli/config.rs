@@ -45,6 +45,7 @@ struct File {
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
     max_recipients: Option<usize>,
+    sender_refusals: Option<u32>,
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
@@ -221,6 +222,7 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set(&mut settings.workers_max, file.max_workers);
     set(&mut settings.sessions_per_site, file.max_sessions);
     set(&mut settings.recipients_max, file.max_recipients);
+    set(&mut settings.sender_refusals, file.sender_refusals);
     set_time(&mut settings.dns_timeout, file.dns_timeout);
     set_time(&mut settings.idle, file.idle);
     set_time(&mut settings.session_age_max, file.session_age);

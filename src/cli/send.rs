@@ -162,6 +162,9 @@ fn tell(
     took: Duration,
 ) -> (String, Option<io::Error>) {
     let mut summary = Summary::default();
+    end.stopped_sites
+        .iter()
+        .for_each(|site| summary.add_stopped(site));
     let mut failure = None;
     let mut report = report.and_then(|target| keep(Report::begin(target), &mut failure));
     for number in 0..store.message_count() {

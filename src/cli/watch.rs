@@ -14,6 +14,7 @@ use super::exit::{Exit, Failure};
 use super::{config, say};
 use crate::engine::run::Running;
 use crate::progress::Progress;
+use crate::report::summary::stopped_line;
 
 const TICK: Duration = Duration::from_millis(100);
 /// How long transactions under way may take to end after the first signal.
@@ -44,11 +45,13 @@ pub fn watch(
     let mut progress = (!show.quiet && io::stderr().is_terminal()).then(Progress::begin);
     let mut stopped: Option<(Stopped, Instant)> = None;
     let mut cut = false;
+    let mut sites_told = 0;
     while !running.wait(TICK) {
         let now = Instant::now();
         if let Some(progress) = &mut progress {
             progress.tick(running.gauges(), now);
         }
+        tell_stops(running, progress.as_ref(), &mut sites_told);
         told.look();
         if std::mem::take(&mut told.reload) {
             reload(running, flags);
@@ -81,7 +84,20 @@ pub fn watch(
             running.cut();
         }
     }
+    tell_stops(running, progress.as_ref(), &mut sites_told);
     stopped.map(|(why, _)| why)
+}
+
+/// Says of each site that was stopped since the last time why that is.
+fn tell_stops(running: &Running, progress: Option<&Progress>, told: &mut usize) {
+    for site in running.stopped_sites(*told) {
+        *told += 1;
+        let line = stopped_line(&site);
+        match progress {
+            Some(progress) => progress.note(&format!("mailer: {line}")),
+            None => say::complain(line),
+        }
+    }
 }
 
 /// The signals that have arrived.

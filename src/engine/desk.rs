@@ -18,9 +18,10 @@ use crate::ledger::{Attempt, Via};
 use crate::mail::{
     DestinationId, Enhanced, Envelope, Scope, SiteId, Stage, Status, Verdict, WorkerId,
 };
+use crate::queue::SenderReplies;
 use crate::queue::event::{Event, Outcome};
 use crate::retry::Deferral;
-use crate::smtp::meaning::retry_hint;
+use crate::smtp::meaning::{is_about_sender, retry_hint};
 
 /// Runs on the desk at most: one under way, one begun ahead.
 const RUNS_MAX: usize = 2;
@@ -46,6 +47,7 @@ struct OpenRun {
     deferred: Vec<(Envelope, Deferral, Status)>,
     settled: u32,
     host_failed: Option<Arc<Verdict>>,
+    sender: SenderReplies,
 }
 
 impl OpenRun {
@@ -76,6 +78,7 @@ impl Desk {
             deferred: Vec::new(),
             settled: 0,
             host_failed: None,
+            sender: SenderReplies::default(),
         });
     }
 
@@ -124,6 +127,12 @@ impl Desk {
         let Some(run) = self.take_from_under_way(&envelope) else {
             return;
         };
+        if verdict.status == Status::Delivered {
+            run.sender.accept(envelope.message);
+        } else if is_about_sender(verdict.code, verdict.enhanced) {
+            let is_new = attempts_of(&envelope) == 0;
+            run.sender.refuse(envelope.message, is_new, verdict);
+        }
         if !verdict.status.is_pending() {
             run.settled += 1;
             return;
@@ -164,6 +173,12 @@ impl Desk {
         self.runs.iter().any(|run| run.host_failed.is_some())
     }
 
+    /// True if the latest word on the sender in one of these runs was a complaint: who goes on with the site's mail, if
+    /// anybody does, is the queue's decision.
+    pub fn is_sender_refused(&self) -> bool {
+        self.runs.iter().any(|run| run.sender.ends_refused())
+    }
+
     /// True if there are two runs.
     pub fn holds_two(&self) -> bool {
         self.runs.len() > 1
@@ -194,6 +209,7 @@ impl Desk {
             returned: run.waiting.into(),
             host_failed: run.host_failed,
             session,
+            sender: run.sender,
         };
         let _ = self.inbox.send(Event::Finished {
             worker: self.worker,

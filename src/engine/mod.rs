@@ -35,5 +35,6 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod status;
+pub mod stops;
 pub mod teller;
 pub mod worker;

@@ -18,10 +18,12 @@ use super::book::Entry;
 use super::desk::attempts_of;
 use super::permits::SharedPermits;
 use super::resolve::Exchange;
+use super::router::DestinationNames;
 use super::shared::Shared;
+use super::stops::StoppedSite;
 use super::worker::{Run, Worker};
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Envelope, QueueId, Status, Verdict, WorkerId};
+use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
 use crate::queue::Dispatcher;
 use crate::queue::event::{Action, Event};
 
@@ -50,6 +52,8 @@ pub struct Ways {
     pub questions: Sender<Question>,
     /// To all queues' inboxes, by number.
     pub inboxes: Vec<Sender<Inbox>>,
+    /// The names of destinations.
+    pub names: DestinationNames,
     /// The permits all queues share.
     pub permits: Arc<SharedPermits>,
 }
@@ -67,6 +71,8 @@ pub struct QueueThread {
     ending: Vec<JoinHandle<()>>,
     input_closed: bool,
     actions: Vec<Act>,
+    /// Sites that were stopped, with their numbers in [`Shared::stops`].
+    stopped: Vec<(SiteId, usize)>,
 }
 
 /// A worker as its queue holds it.
@@ -98,6 +104,7 @@ impl QueueThread {
             ending: Vec::new(),
             input_closed: false,
             actions: Vec::new(),
+            stopped: Vec::new(),
         }
     }
 
@@ -223,6 +230,12 @@ impl QueueThread {
                 why,
                 ..
             } => self.leave(envelopes, status, why.as_deref()),
+            Action::SiteStopped {
+                site,
+                destination,
+                verdict,
+                left,
+            } => self.note_stop(site, destination, verdict, left),
         }
     }
 
@@ -317,7 +330,30 @@ impl QueueThread {
         let _ = self.shared.book.send(Entry::Left { recipients });
     }
 
+    /// A site refuses us as the sender: people are to know.
+    fn note_stop(
+        &mut self,
+        site: SiteId,
+        destination: DestinationId,
+        verdict: Arc<Verdict>,
+        left: usize,
+    ) {
+        let name = self.ways.names.get(destination.index());
+        let to_relays = !self.shared.settings.relays.is_empty();
+        let at = self.shared.stops.add(StoppedSite {
+            domain: name.filter(|_| !to_relays).map(|name| name.to_string()),
+            verdict,
+            left,
+        });
+        self.stopped.push((site, at));
+    }
+
     fn show(&self) {
+        for (site, at) in &self.stopped {
+            if let Some(view) = self.dispatcher.site(*site) {
+                self.shared.stops.set_left(*at, view.left);
+            }
+        }
         let Some(gauges) = self.shared.gauges.queues.get(self.id.index()) else {
             return;
         };

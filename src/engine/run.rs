@@ -26,6 +26,7 @@ use super::router::{self, Addressed, ReadEnd, Router};
 use super::settings::{DomainSettings, QueueSettings, Settings};
 use super::shared::Shared;
 use super::status::Gauges;
+use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::ledger::Ledger;
@@ -88,6 +89,8 @@ pub struct RunEnd {
     pub no_dns: bool,
     /// What made it useless to go on, if anything did.
     pub trouble: Option<String>,
+    /// Sites that nothing more was sent to, since their servers refuse us as the sender.
+    pub stopped_sites: Vec<StoppedSite>,
 }
 
 /// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
@@ -137,6 +140,7 @@ pub fn start(
     let permits = SharedPermits::new(permit_table(&shared.settings), inboxes.clone());
     let ways = Ways {
         questions,
+        names: router.names(),
         permits: Arc::new(permits),
         inboxes: inboxes.clone(),
     };
@@ -271,6 +275,11 @@ impl Running {
         self.shared.trouble()
     }
 
+    /// The sites that refuse us as the sender and were therefore stopped, from number `from` on.
+    pub fn stopped_sites(&self, from: usize) -> Vec<StoppedSite> {
+        self.shared.stops.from(from)
+    }
+
     /// True once no new transaction is begun any more, for whatever reason.
     pub fn is_stopping(&self) -> bool {
         self.shared.is_stopping()
@@ -323,6 +332,7 @@ impl Running {
             read,
             no_dns: self.no_dns.load(Relaxed),
             trouble: self.shared.trouble().map(str::to_owned),
+            stopped_sites: self.shared.stops.from(0),
         }
     }
 }
@@ -418,6 +428,7 @@ fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherConfig {
         .unwrap_or(settings.workers_max);
     DispatcherConfig {
         recipients_max: settings.recipients_max,
+        sender_refusals: settings.sender_refusals,
         idle: settings.idle,
         retry,
         ..DispatcherConfig::new(id, workers_max)

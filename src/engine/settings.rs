@@ -54,6 +54,9 @@ pub struct Settings {
     pub sessions_per_site: u32,
     /// Recipients of one transaction, at most.
     pub recipients_max: usize,
+    /// Distinct messages that a site may refuse because of the sender, none accepted in between, before it is stopped for
+    /// the rest of the run; 0: any number.
+    pub sender_refusals: u32,
     /// How long a worker without mail keeps its session and itself.
     pub idle: Duration,
     /// How long a session may be used at most; time, not count, so that fast servers get more mail than slow ones.
@@ -175,6 +178,7 @@ impl Default for Settings {
             workers_max: 256,
             sessions_per_site: 20,
             recipients_max: 50,
+            sender_refusals: 10,
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,
             timeouts: Timeouts::default(),

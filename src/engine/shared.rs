@@ -12,6 +12,7 @@ use super::hosts::Hosts;
 use super::reach::Reach;
 use super::settings::Settings;
 use super::status::Gauges;
+use super::stops::Stops;
 use crate::batch::BatchStore;
 use crate::mail::{QueueId, WorkerId};
 use crate::net::Tls;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub hosts: Hosts,
     /// Whether anybody can be reached.
     pub reach: Reach,
+    /// Sites that refuse us as the sender.
+    pub stops: Stops,
     /// TLS connectors.
     pub tls: Tls,
     stopping: AtomicBool,
@@ -56,6 +59,7 @@ impl Shared {
             sockets: Sockets::default(),
             hosts: Hosts::default(),
             reach: Reach::default(),
+            stops: Stops::default(),
             tls,
             stopping: AtomicBool::new(false),
             trouble: OnceLock::new(),

@@ -122,8 +122,9 @@ impl Worker {
         let mut begun = !self.shared.is_stopping() && self.begin_next();
         while begun {
             self.transact();
+            let goes_on = !self.is_sender_refused();
             self.finish_first_of_two();
-            begun = !self.parcel.is_empty() || self.may_begin() && self.begin_next();
+            begun = !self.parcel.is_empty() || goes_on && self.may_begin() && self.begin_next();
         }
         if !self.parcel.is_empty() {
             self.desk.put_back(&self.parcel.envelopes);
@@ -209,6 +210,11 @@ impl Worker {
         Some(site)
     }
 
+    /// True if the servers have just refused us as the sender, and that may stop the site: the rest of the run goes back.
+    fn is_sender_refused(&self) -> bool {
+        self.shared.settings.sender_refusals > 0 && self.desk.is_sender_refused()
+    }
+
     fn may_begin(&mut self) -> bool {
         !self.shared.is_stopping() && !self.desk.has_host_failed() && self.is_session_fit(false)
     }
@@ -283,7 +289,11 @@ impl Worker {
     /// else of the next one, if that is in the channel by now.
     fn begin_ahead(&mut self) {
         let runs_ahead = self.session.as_ref().is_some_and(Session::runs_ahead);
-        if !runs_ahead || self.shared.is_stopping() || !self.next.is_empty() {
+        if !runs_ahead
+            || self.shared.is_stopping()
+            || self.is_sender_refused()
+            || !self.next.is_empty()
+        {
             return;
         }
         if self.desk.has_room()

@@ -90,6 +90,9 @@ impl<P: Clone> Dispatcher<P> {
                 return;
             };
             self.steps += 1;
+            if self.sites[s].standing.is_suspect() {
+                return; // the reply to what it has comes first
+            }
             let turns = self.quantum_is_over(w, t.now) && self.sites.others_need_more_than(s);
             let unwanted = self.is_surplus(t) || self.session_wanted(s, t) == Wanted::Yes;
             if turns || unwanted || self.should_pass(w, s) {
@@ -217,7 +220,7 @@ impl<P: Clone> Dispatcher<P> {
             unreachable!("a run is only taken where mail waits");
         };
         let probes = self.sites[s].gate == Gate::Probing(w);
-        let length = if probes {
+        let length = if probes || self.sites[s].standing.is_suspect() {
             1
         } else {
             // A session needs a worker: shares for more than there can be would be runs of one, between which the

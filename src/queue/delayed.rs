@@ -94,6 +94,20 @@ impl Delayed {
         all
     }
 
+    /// Takes out those whose destination fulfils a condition, due or not, in order of destination. O(n).
+    pub(super) fn take_of(&mut self, is_wanted: impl Fn(u32) -> bool) -> Vec<(u32, Envelope)> {
+        let mut taken = Vec::new();
+        self.heap.retain(|Reverse(entry)| {
+            let is_kept = !is_wanted(entry.destination);
+            if !is_kept {
+                taken.push((entry.destination, entry.envelope));
+            }
+            is_kept
+        });
+        taken.sort_by_key(|(destination, envelope)| (*destination, envelope.recipient));
+        taken
+    }
+
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Envelope)> {
         self.heap

@@ -49,6 +49,8 @@ pub struct DispatcherConfig {
     pub quantum: usize,
     /// Time after which it does.
     pub quantum_time: Duration,
+    /// Distinct messages a site may refuse because of the sender, none accepted in between, before it is stopped; 0: any.
+    pub sender_refusals: u32,
     /// When deferred mail is tried again, and until when.
     pub retry: RetryPolicy,
 }
@@ -65,6 +67,7 @@ impl DispatcherConfig {
             recall_after: Duration::from_secs(2),
             quantum: 64,
             quantum_time: Duration::from_secs(5),
+            sender_refusals: 10,
             retry: RetryPolicy::default(),
         }
     }

@@ -24,6 +24,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::sender::SenderReplies;
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
 use crate::retry::Deferral;
 
@@ -153,6 +154,8 @@ pub struct Outcome {
     pub host_failed: Option<Arc<Verdict>>,
     /// The site with which a session is still open.
     pub session: Option<SiteId>,
+    /// What the replies say of us as the sender.
+    pub sender: SenderReplies,
 }
 
 /// What is to be done.
@@ -222,6 +225,18 @@ pub enum Action<P> {
         /// What hinders it, where that is known of the site or the name rather than of the mail itself.
         why: Option<Arc<Verdict>>,
     },
+    /// Tell people that nothing more is sent to a site in this run, since its servers refuse us as the sender. Its mail
+    /// is left by the actions that follow, now and later.
+    SiteStopped {
+        /// Which.
+        site: SiteId,
+        /// A destination that it serves.
+        destination: DestinationId,
+        /// What its servers say.
+        verdict: Arc<Verdict>,
+        /// The envelopes that are left at once.
+        left: usize,
+    },
 }
 
 /// Where an envelope is, seen from a dispatcher.
@@ -263,6 +278,8 @@ pub struct SiteView {
     pub workers: usize,
     /// Whether it takes mail.
     pub gate: GateView,
+    /// Envelopes that were left because it is stopped.
+    pub left: usize,
 }
 
 /// Whether a site takes mail, and why not.
@@ -278,4 +295,6 @@ pub enum GateView {
     Probe,
     /// One worker is trying.
     Probing,
+    /// It refuses us as the sender: nothing more is tried in this run.
+    Stopped,
 }

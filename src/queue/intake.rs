@@ -78,12 +78,20 @@ impl<P: Clone> Dispatcher<P> {
                 }
             }
             State::Known { site, .. } => {
-                if let Gate::Paused(until) = self.sites[*site].gate
-                    && let Some(status) = self.config.retry.beyond(until)
-                {
-                    let why = self.sites[*site].failure.clone();
-                    return self.leave(d, envelopes, Some(status), why, t);
+                let site = &mut self.sites[*site];
+                let left_as = match site.gate {
+                    Gate::Stopped => Some(None),
+                    Gate::Paused(until) => self.config.retry.beyond(until).map(Some),
+                    _ => None,
+                };
+                if let Some(status) = left_as {
+                    if status.is_none() {
+                        site.left += envelopes.len();
+                    }
+                    let why = site.failure.clone();
+                    return self.leave(d, envelopes, status, why, t);
                 }
+                site.standing.note_mail(&envelopes);
             }
             State::Unresolved | State::Resolving => {}
         }

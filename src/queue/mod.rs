@@ -7,6 +7,7 @@
 //! | `intake` | how mail comes in; what is known of destinations |
 //! | `assign` | mail and workers are brought together |
 //! | `outcome` | what workers report, and what follows |
+//! | `sender` | what replies say of us as the sender, and when that stops a site |
 //! | `backlog` | destinations and their waiting lists |
 //! | `site` | sites, their gate, and the ring that shares workers out |
 //! | `ready` | workers and the ready list |
@@ -26,9 +27,11 @@ mod links;
 mod outcome;
 pub mod permits;
 mod ready;
+mod sender;
 mod site;
 
 pub use assign::run_length;
 pub use dispatcher::{Dispatcher, DispatcherConfig};
 pub use event::{Action, Event, GateView, Outcome, Place, Resolution, Route, SiteView, Snapshot};
 pub use permits::{News, Notice, PermitTable, Permits, Wanted};
+pub use sender::SenderReplies;

@@ -2,7 +2,8 @@
 //!
 //! Who is hurt decides what follows. A host failure hurts the site: if no session of it is known to work, the site is
 //! paused, which is one change of state however much mail waits, and after a back-off one worker probes it; if others work,
-//! only new sessions are held back for a while. A deferral hurts its envelope alone, which goes to the delayed heap with
+//! only new sessions are held back for a while. One that refuses us as the sender is stopped for the rest of the run
+//! (`sender.rs`). A deferral hurts its envelope alone, which goes to the delayed heap with
 //! the back-off of its class. Mail nobody tried goes back to the front of its waiting list.
 //!
 //! INVARIANT: every envelope of a report goes to exactly one place: a waiting list, the delayed heap, or a final action.
@@ -45,7 +46,7 @@ impl<P: Clone> Dispatcher<P> {
     }
 
     /// A worker has finished its oldest assignment.
-    pub(super) fn finished(&mut self, worker: WorkerId, outcome: Outcome, t: &mut Turn<'_, P>) {
+    pub(super) fn finished(&mut self, worker: WorkerId, mut outcome: Outcome, t: &mut Turn<'_, P>) {
         let Some(w) = self.workers.find(worker) else {
             debug_assert!(false, "{worker:?} is not a worker of this queue");
             return;
@@ -65,8 +66,14 @@ impl<P: Clone> Dispatcher<P> {
         let progress = outcome.settled > 0 || self.workers[w].proven;
         self.workers[w].current = self.workers[w].ahead.take();
         self.judge_site(w, &outcome, t);
+        let site = self.workers[w].session;
         self.note_session(w, outcome.session, t);
+        let sender = std::mem::take(&mut outcome.sender);
         self.take_back(w, work, outcome, progress, t);
+        if let Some(s) = site {
+            // After what it deferred and gave back is where it belongs, so that a stop leaves that as well.
+            self.judge_sender(w, s, work.destination, sender, t);
+        }
         if self.workers[w].current.is_none() {
             self.place(w, t);
         }
@@ -126,15 +133,22 @@ impl<P: Clone> Dispatcher<P> {
 
     fn host_failed(&mut self, w: u32, s: u32, verdict: &Arc<Verdict>, t: &mut Turn<'_, P>) {
         self.unprove(w);
-        self.sites[s].failure = Some(verdict.clone());
+        if self.sites[s].gate != Gate::Stopped {
+            self.sites[s].failure = Some(verdict.clone());
+        }
         match self.sites[s].gate {
             Gate::Open | Gate::Narrow(_) if self.sites[s].proven > 0 => self.narrow(s, t),
             Gate::Open | Gate::Narrow(_) => self.pause(s, t),
             Gate::Probing(prober) if prober == w => self.pause(s, t),
             // Failures of attempts begun before the pause say nothing new.
-            Gate::Paused(_) | Gate::Probe | Gate::Probing(_) => {}
+            Gate::Paused(_) | Gate::Probe | Gate::Probing(_) | Gate::Stopped => {}
         }
-        // What it was given ahead is its current run by now; unless it has begun with it, it need not fail as well.
+        self.recall_next(w, t);
+    }
+
+    /// Asks for the run back that was given ahead to `w`, which has just finished the one before: it is its current run by
+    /// now. Unless it has begun with it, it need not fail as well.
+    pub(super) fn recall_next(&mut self, w: u32, t: &mut Turn<'_, P>) {
         let worker = &mut self.workers[w];
         if worker.current.is_some() && !worker.recalled {
             worker.recalled = true;
@@ -223,12 +237,17 @@ impl<P: Clone> Dispatcher<P> {
                     envelope.passage = after.passage;
                     *next
                 }
-                _ => self.plan_retry(&mut envelope, deferral, t),
+                _ => self.plan_retry(d, &mut envelope, deferral, t),
             };
             latest = Some((before, deferral, next, envelope));
             match next {
                 Next::Now => soon.push(envelope),
-                Next::Leave(status) => self.leave_as(d, envelope, status, t),
+                Next::Leave(status) => {
+                    if status.is_pending() {
+                        self.note_left(d, 1);
+                    }
+                    self.leave_as(d, envelope, status, t);
+                }
                 Next::At(due) => {
                     envelope.tried_by(worker);
                     self.delayed.push(due, d, envelope, t.now);
@@ -239,13 +258,19 @@ impl<P: Clone> Dispatcher<P> {
         self.admit(d, soon, true, t);
     }
 
-    fn plan_retry(&mut self, envelope: &mut Envelope, deferral: Deferral, t: &Turn<'_, P>) -> Next {
+    fn plan_retry(
+        &mut self,
+        d: u32,
+        envelope: &mut Envelope,
+        deferral: Deferral,
+        t: &Turn<'_, P>,
+    ) -> Next {
         let next = self
             .config
             .retry
             .after(&mut envelope.passage, deferral, t.now, &mut self.rng);
         match next {
-            Next::At(_) | Next::Now if self.stopped => {
+            Next::At(_) | Next::Now if self.stopped || self.is_site_stopped(d) => {
                 Next::Leave(retry::pending(envelope.passage))
             }
             next => next,

@@ -10,6 +10,7 @@
 //! open --host failure, others still work--> narrow --time--> open
 //! open --host failure, nobody works-------> paused --time--> probe --assigned--> probing --works--> open
 //!                                              ^------------------- fails --------'
+//! any --it refuses us as the sender (`sender.rs`)--> stopped, for the rest of the run
 //! ```
 //!
 //! INVARIANTS: a site is in the ring exactly when mail waits, the gate admits a new session and it is not blocked for
@@ -22,6 +23,7 @@ use std::time::Instant;
 
 use super::event::{GateView, SiteView};
 use super::links::{Links, List};
+use super::sender::Standing;
 use crate::mail::{SiteId, Verdict};
 
 /// Whether a site takes mail.
@@ -37,6 +39,8 @@ pub(super) enum Gate {
     Probe,
     /// The worker with this index tries.
     Probing(u32),
+    /// Not in this run.
+    Stopped,
 }
 
 /// One site.
@@ -59,8 +63,12 @@ pub(super) struct Site {
     pub(super) gate: Gate,
     /// Host failures since it last worked.
     pub(super) failures: u32,
-    /// The latest of them.
+    /// The latest of them, or why it is stopped.
     pub(super) failure: Option<Arc<Verdict>>,
+    /// What it thinks of us as the sender.
+    pub(super) standing: Standing,
+    /// Envelopes that were left because it is stopped.
+    pub(super) left: usize,
     /// True while a permit for one more session was refused.
     pub(super) blocked: bool,
     /// True while it is on the list of sites to look at after the event.
@@ -89,6 +97,8 @@ impl Site {
             gate: Gate::Open,
             failures: 0,
             failure: None,
+            standing: Standing::default(),
+            left: 0,
             blocked: false,
             touched: false,
             ring: Ring::None,
@@ -113,12 +123,14 @@ impl Site {
             Gate::Paused(_) => GateView::Paused,
             Gate::Probe => GateView::Probe,
             Gate::Probing(_) => GateView::Probing,
+            Gate::Stopped => GateView::Stopped,
         };
         SiteView {
             site: self.id,
             waiting: self.waiting,
             workers: self.workers,
             gate,
+            left: self.left,
         }
     }
 }
@@ -277,6 +289,7 @@ mod tests {
         check(&|site| site.gate = Gate::Probe, true);
         check(&|site| site.gate = Gate::Probing(0), false);
         check(&|site| site.gate = Gate::Narrow(later), false);
+        check(&|site| site.gate = Gate::Stopped, false);
         check(&|site| site.gate = Gate::Open, true);
         check(&|site| site.waiting = 0, false);
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::engine::stops::StoppedSite;
 use crate::ledger::Outcome;
 use crate::mail::Status;
 
@@ -12,6 +13,8 @@ const REASONS_MAX: usize = 8;
 /// Different reasons told apart at most; servers can make up as many as they like.
 const REASONS_KEPT: usize = 2000;
 const TEXT_SHOWN: usize = 72;
+/// Stopped sites shown at most.
+const STOPPED_MAX: usize = 8;
 
 /// Collects what the summary shows.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub struct Summary {
     counts: [u64; Status::ALL.len()],
     reasons: HashMap<Reason, (u64, String)>,
     unlisted: u64,
+    stopped: Vec<String>,
+    stopped_unlisted: usize,
 }
 
 #[derive(PartialEq, Eq, Hash, Debug)]
@@ -81,6 +86,15 @@ impl Summary {
             .0 += 1;
     }
 
+    /// Notes a site that was stopped.
+    pub fn add_stopped(&mut self, site: &StoppedSite) {
+        if self.stopped.len() < STOPPED_MAX {
+            self.stopped.push(stopped_line(site));
+        } else {
+            self.stopped_unlisted += 1;
+        }
+    }
+
     /// How many recipients stand at `status`.
     pub fn count(&self, status: Status) -> u64 {
         Status::ALL
@@ -127,8 +141,32 @@ impl Summary {
         if rest > 0 {
             let _ = writeln!(out, "  {rest:>6} for other reasons: see the report");
         }
+        for line in &self.stopped {
+            let _ = writeln!(out, "{line}");
+        }
+        if self.stopped_unlisted > 0 {
+            let more = plural(self.stopped_unlisted as u64, "more site");
+            let _ = writeln!(out, "stopped sending to {more} for such reasons");
+        }
         out
     }
+}
+
+/// A line about a site that refuses us as the sender. Server text in verdicts is printable already.
+pub fn stopped_line(site: &StoppedSite) -> String {
+    let who = match &site.domain {
+        Some(domain) => format!("{domain}'s servers refuse"),
+        None => "the relay refuses".to_owned(),
+    };
+    let enhanced = site.verdict.enhanced.map(|enhanced| format!(" {enhanced}"));
+    format!(
+        "{who} our mail as such ({}{} {}): stopped sending there, mail for {} stays queued; \
+         mend SPF, DKIM, DMARC or reverse DNS before you send again",
+        site.verdict.code,
+        enhanced.unwrap_or_default(),
+        shortened(&site.verdict.text),
+        plural(site.left as u64, "recipient")
+    )
 }
 
 /// A text cut at a word, and marked so, if it is long.

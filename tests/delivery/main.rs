@@ -15,6 +15,7 @@ mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
 mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
+mod refusals; // servers that want no mail of ours
 mod relay; // mail for everybody through servers of one's own
 mod retries; // what becomes of mail that was not taken at once
 mod signals; // being stopped

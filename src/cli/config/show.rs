@@ -140,6 +140,11 @@ fn general(settings: &Settings, file: &mut Lines) {
         "of one transaction",
     );
     file.set(
+        "sender_refusals",
+        settings.sender_refusals.to_string(),
+        "messages refused for the sender before a site is left alone; 0: never",
+    );
+    file.set(
         "max_chunk",
         settings.bdat_bytes_max.to_string(),
         "bytes that may leave by BDAT; 0: never",
