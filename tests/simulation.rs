@@ -10,6 +10,8 @@ mod check;
 mod desk;
 #[path = "simulation/scenario.rs"]
 mod scenario;
+#[path = "simulation/sender.rs"]
+mod sender;
 #[path = "simulation/turns.rs"]
 mod turns;
 #[path = "simulation/worker.rs"]

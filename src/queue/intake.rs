@@ -202,6 +202,11 @@ impl<P: Clone> Dispatcher<P> {
         let site = self.sites.slot(route.site);
         self.backlog.know(d, site, route);
         self.admit(d, all, false, t);
+        if self.sites[site].gate == Gate::Stopped {
+            let delayed = self.delayed.take_of(|other| other == d);
+            let envelopes = delayed.into_iter().map(|(_, envelope)| envelope).collect();
+            self.admit(d, envelopes, false, t);
+        }
     }
 
     fn look_up_failed(&mut self, d: u32, why: Arc<Verdict>, t: &mut Turn<'_, P>) {

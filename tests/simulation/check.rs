@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mailer::mail::{DestinationId, Envelope, RecipientNo, SiteId, WorkerId};
 use mailer::queue::{Event, GateView, SiteView, Snapshot};
 
+use crate::sender::Words;
 use crate::world::{Plan, World};
 
 /// Where an envelope is.
@@ -43,6 +44,8 @@ pub struct Books {
     /// Who made the latest attempt for each envelope, as far as it counts.
     tried: Vec<Option<(usize, WorkerId)>>,
     pub queues: Vec<QueueBooks>,
+    /// What sites have said of us as the sender.
+    pub words: Words,
     promised: HashSet<(usize, Option<SiteId>)>,
 }
 
@@ -69,6 +72,7 @@ impl Books {
             places: vec![Place::Unposted; envelopes as usize],
             tried: vec![None; envelopes as usize],
             queues: (0..queues).map(|_| QueueBooks::default()).collect(),
+            words: Words::default(),
             promised: HashSet::new(),
         }
     }
@@ -199,9 +203,11 @@ impl Books {
                 let size = account.runs.remove(0);
                 let busy = !account.runs.is_empty();
                 let serves = *account.permits.last().expect("a run needs a permit");
+                let from = (q, *worker);
                 let keeps = if busy { Some(serves) } else { outcome.session };
                 account.permits.retain(|site| Some(*site) == keeps);
                 self.queues[q].in_hand -= size;
+                self.words.heard(from, serves);
             }
             Event::Closed { worker, site } => {
                 // A thread that ended may have said so after its permits were taken back.
@@ -246,6 +252,7 @@ impl World {
         }
         self.check_counts(q, &snapshot);
         self.check_permits(q);
+        self.check_stops(q);
         if self.queues[q].stopped {
             assert_eq!(
                 snapshot.waiting + snapshot.delayed,

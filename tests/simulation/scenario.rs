@@ -21,6 +21,8 @@ pub enum Manner {
     RateLimits(u8),
     /// Ends the session after this many messages.
     EndsSessionAfter(u32),
+    /// Refuses or defers messages because of the sender with this percentage.
+    RefusesSender(u8),
 }
 
 /// What the resolver says of a destination.
@@ -74,6 +76,8 @@ pub struct Scenario {
     pub inbox_ms: u64,
     /// Of a thousand assignments, how many end with the thread.
     pub deaths: u32,
+    /// Messages a site may refuse because of the sender before it is stopped; 0: any number.
+    pub sender_refusals: u32,
     /// Checks that take time proportional to the world are made every so many events.
     pub census_every: u64,
 }
@@ -115,6 +119,7 @@ impl Scenario {
             stop: (rng.u8(0..6) == 0).then(|| Duration::from_millis(rng.u64(0..60_000))),
             inbox_ms: if rng.bool() { 0 } else { rng.u64(1..80) },
             deaths: if rng.u8(0..4) == 0 { 40 } else { 0 },
+            sender_refusals: if rng.u8(0..8) == 0 { 0 } else { rng.u32(1..6) },
             census_every: 64,
         }
     }
@@ -126,6 +131,7 @@ impl Scenario {
             .map(|site| match site % 100 {
                 7 => Manner::Silent,
                 8 => Manner::Greylist,
+                9 => Manner::RefusesSender(100),
                 _ => Manner::Good,
             })
             .collect();
@@ -166,13 +172,14 @@ impl Scenario {
             stop: None,
             inbox_ms: 0,
             deaths: 0,
+            sender_refusals: 10,
             census_every: 100_000,
         }
     }
 }
 
 fn manner(rng: &mut fastrand::Rng) -> Manner {
-    match rng.u8(0..16) {
+    match rng.u8(0..18) {
         0 => Manner::Silent,
         1 => Manner::DownUntil(rng.u64(5..3000)),
         2 => Manner::Flaky(rng.u8(5..60)),
@@ -180,6 +187,8 @@ fn manner(rng: &mut fastrand::Rng) -> Manner {
         4 => Manner::DropsAfterDot(rng.u8(5..40)),
         5 => Manner::RateLimits(rng.u8(5..40)),
         6 => Manner::EndsSessionAfter(rng.u32(1..4)),
+        7 => Manner::RefusesSender(100),
+        8 => Manner::RefusesSender(rng.u8(30..98)),
         _ => Manner::Good,
     }
 }

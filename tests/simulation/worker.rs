@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mailer::mail::{DestinationId, Envelope, Scope, SiteId, Stage, Status, WorkerId};
-use mailer::queue::{Event, Outcome};
+use mailer::queue::{Event, Outcome, SenderReplies};
 use mailer::retry::{Class, Deferral};
 
 use crate::scenario::Manner;
+use crate::sender::Said;
 use crate::world::{Happening, World, verdict};
 
 /// What lies in a worker's channel.
@@ -142,7 +143,11 @@ impl World {
     fn begin(&mut self, q: usize, id: WorkerId, job: Job) {
         if self.stop_sent {
             let envelopes = job.envelopes.clone();
-            return self.report(q, id, job, Vec::new(), envelopes, false);
+            let outcome = Outcome {
+                returned: envelopes,
+                ..Outcome::default()
+            };
+            return self.report(q, id, job, outcome, Vec::new());
         }
         if self.rng.u32(0..1000) < self.scenario.deaths {
             return self.die(q, id, job);
@@ -193,10 +198,14 @@ impl World {
         let count = job.envelopes.iter().take_while(tried).count();
         let (tried, returned) = job.envelopes.split_at(count);
         let host = |e: &Envelope| (*e, Deferral::new(Class::Host));
-        let (deferred, returned) = (tried.iter().map(host).collect(), returned.to_vec());
+        let outcome = Outcome {
+            deferred: tried.iter().map(host).collect(),
+            returned: returned.to_vec(),
+            host_failed: Some(verdict(Status::Deferred, Scope::Host, stage)),
+            ..Outcome::default()
+        };
         self.close_session(q, id, false);
-        let _ = stage;
-        self.report(q, id, job, deferred, returned, true);
+        self.report(q, id, job, outcome, Vec::new());
     }
 
     /// The run ends: each message of it meets the site's manner.
@@ -204,15 +213,30 @@ impl World {
         let manner = self.manner(job.site);
         let (mut deferred, mut returned) = (Vec::new(), Vec::new());
         let mut failed = false;
+        let (mut sender, mut said) = (SenderReplies::default(), Vec::new());
         let groups = job.envelopes.chunk_by(|a, b| a.message == b.message);
         for group in groups {
-            if failed || self.worker(q, id).session.is_none() {
+            // Who goes on after a complaint is the queue's decision.
+            if failed || sender.ends_refused() || self.worker(q, id).session.is_none() {
                 returned.extend_from_slice(group);
+                continue;
+            }
+            if let Manner::RefusesSender(percent) = manner
+                && self.chance(percent)
+            {
+                let (word, defers) = self.complain(group, &mut sender);
+                said.push(word);
+                let deferral = Deferral::new(Class::Message);
+                deferred.extend(group.iter().filter(|_| defers).map(|e| (*e, deferral)));
                 continue;
             }
             let class = self.meet(q, id, manner, group);
             match class {
-                None => self.worker(q, id).accepted += 1,
+                None => {
+                    sender.accept(group[0].message);
+                    said.push(Said::Accepted);
+                    self.worker(q, id).accepted += 1;
+                }
                 Some(Class::Host | Class::InDoubt) => {
                     failed = true;
                     self.close_session(q, id, false);
@@ -234,7 +258,15 @@ impl World {
         if self.rng.u8(0..20) == 0 {
             self.close_session(q, id, false);
         }
-        self.report(q, id, job, deferred, returned, failed);
+        let host = verdict(Status::Deferred, Scope::Host, Stage::Connect);
+        let outcome = Outcome {
+            deferred,
+            returned,
+            host_failed: failed.then_some(host),
+            sender,
+            ..Outcome::default()
+        };
+        self.report(q, id, job, outcome, said);
     }
 
     /// What becomes of one message: `None` if it is taken.
@@ -265,19 +297,12 @@ impl World {
         }
     }
 
-    fn report(
-        &mut self,
-        q: usize,
-        id: WorkerId,
-        job: Job,
-        deferred: Vec<(Envelope, Deferral)>,
-        returned: Vec<Envelope>,
-        failed: bool,
-    ) {
+    fn report(&mut self, q: usize, id: WorkerId, job: Job, mut outcome: Outcome, said: Vec<Said>) {
+        let deferred = &outcome.deferred;
         let back: Vec<_> = deferred
             .iter()
             .map(|(envelope, _)| *envelope)
-            .chain(returned.iter().copied())
+            .chain(outcome.returned.iter().copied())
             .collect();
         let settled = job.envelopes.len() - back.len();
         self.tally.delivered += settled as u64;
@@ -287,14 +312,9 @@ impl World {
         let counts = |(_, why): &&(Envelope, Deferral)| why.class != Class::Session;
         let tried: Vec<_> = deferred.iter().filter(counts).map(|(e, _)| *e).collect();
         self.books.tried(q, id, &tried);
-        let host = verdict(Status::Deferred, Scope::Host, Stage::Connect);
-        let outcome = Outcome {
-            deferred,
-            settled: settled as u32,
-            returned,
-            host_failed: failed.then_some(host),
-            session: self.worker(q, id).session,
-        };
+        self.books.words.say((q, id), said);
+        outcome.settled = settled as u32;
+        outcome.session = self.worker(q, id).session;
         self.send(
             q,
             Event::Finished {

@@ -51,6 +51,7 @@ pub struct Tally {
     pub expired: u64,
     pub held: u64,
     pub delivered: u64,
+    pub sites_stopped: u64,
 }
 
 impl Tally {
@@ -60,7 +61,7 @@ impl Tally {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 13] {
+    fn fields(&mut self) -> [&mut u64; 14] {
         [
             &mut self.events,
             &mut self.assigned,
@@ -75,6 +76,7 @@ impl Tally {
             &mut self.expired,
             &mut self.held,
             &mut self.delivered,
+            &mut self.sites_stopped,
         ]
     }
 
@@ -144,6 +146,7 @@ impl World {
             let config = DispatcherConfig {
                 run_max: scenario.run_max,
                 quantum: scenario.quantum,
+                sender_refusals: scenario.sender_refusals,
                 retry,
                 ..DispatcherConfig::new(id, max)
             };
@@ -349,6 +352,7 @@ impl World {
             } => {
                 assert_eq!(plan, site.0, "the plan of another site");
                 self.tally.assigned += 1;
+                self.check_not_stopped(q, site);
                 self.check_assignment(q, worker, site, &envelopes);
                 let ahead = self.books.assigned(q, worker, site, &envelopes);
                 self.books.queues[q].served.push(destination);
@@ -387,8 +391,15 @@ impl World {
                 self.books.finally(q, &envelopes);
             }
             Action::Leave {
-                envelopes, status, ..
-            } => self.leave(q, &envelopes, status),
+                destination,
+                envelopes,
+                status,
+                ..
+            } => {
+                self.check_left(q, destination, status);
+                self.leave(q, &envelopes, status);
+            }
+            Action::SiteStopped { site, .. } => self.site_stopped(q, site),
         }
     }
 
