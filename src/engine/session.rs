@@ -16,7 +16,7 @@ use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
 use crate::net::{Tls, Wire, WireError};
 use crate::smtp::{
     self, Conversation, Framing, Garbled, Lost, Mail, Next, Pipelining, Progress, ReplyParser,
-    TlsPolicy, TransactionEnd, dot,
+    TlsPolicy, TransactionEnd, dot, no_handshake,
 };
 
 /// How long a reply is looked for after the content could not be written: it says why (RFC 5321 allows a server to
@@ -414,18 +414,6 @@ fn unsayable(reason: &str) -> Verdict {
         Scope::Local,
         Stage::Ehlo,
         Enhanced::new(4, 5, 4),
-        &text,
-    )
-}
-
-/// RFC 3463 3.8: x.7.5 is a cryptographic failure.
-fn no_handshake(text: &str) -> Verdict {
-    let text = format!("the TLS handshake failed: {text}");
-    Verdict::own(
-        Status::Deferred,
-        Scope::Host,
-        Stage::StartTls,
-        Enhanced::new(4, 7, 5),
         &text,
     )
 }

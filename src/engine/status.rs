@@ -61,7 +61,6 @@ impl Gauges {
 
     /// How many recipients stand at `status`.
     pub fn count(&self, status: Status) -> u64 {
-        let at = Status::ALL.iter().position(|each| *each == status);
-        at.map_or(0, |at| self.counts[at].load(Relaxed))
+        self.counts[status.index()].load(Relaxed)
     }
 }

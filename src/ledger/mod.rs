@@ -78,7 +78,7 @@ impl Ledger {
         if wanted > self.rows.len() {
             let more = (wanted - self.rows.len()) as u64;
             self.rows.resize(wanted, BLANK);
-            self.counts[position(Status::Queued)] += more;
+            self.counts[Status::Queued.index()] += more;
             self.unsettled += more;
         }
     }
@@ -129,8 +129,8 @@ impl Ledger {
 
     fn set_status(&mut self, recipient: RecipientNo, status: Status) {
         let row = &mut self.rows[recipient.index()];
-        self.counts[position(row.status)] -= 1;
-        self.counts[position(status)] += 1;
+        self.counts[row.status.index()] -= 1;
+        self.counts[status.index()] += 1;
         row.status = status;
     }
 
@@ -148,7 +148,7 @@ impl Ledger {
 
     /// How many recipients stand at `status`.
     pub fn count(&self, status: Status) -> u64 {
-        self.counts[position(status)]
+        self.counts[status.index()]
     }
 
     /// All counts, in the order of [`Status::ALL`].
@@ -204,13 +204,6 @@ impl Ledger {
         from_buffer.copy_from_slice(buffered.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
-}
-
-fn position(status: Status) -> usize {
-    Status::ALL
-        .iter()
-        .position(|each| *each == status)
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -72,22 +72,23 @@ const SCOPES: [Scope; 7] = [
     Scope::Message,
     Scope::Recipient,
 ];
-const STAGES: [Stage; 14] = [
-    Stage::Batch,
-    Stage::Dns,
-    Stage::Connect,
-    Stage::Greeting,
-    Stage::Ehlo,
-    Stage::StartTls,
-    Stage::Auth,
-    Stage::Mail,
-    Stage::Rcpt,
-    Stage::Data,
-    Stage::Body,
-    Stage::Dot,
-    Stage::Rset,
-    Stage::Quit,
-];
+
+#[cfg(test)]
+impl Attempt {
+    /// The first attempt for the first recipient, refused at RCPT: for tests of what is made of attempts.
+    pub fn refused(text: &str, via: Via) -> Attempt {
+        let enhanced = Some(Enhanced::new(5, 1, 1));
+        let (status, scope) = (Status::Refused, Scope::Recipient);
+        Attempt {
+            recipient: RecipientNo(0),
+            verdict: Verdict::new(status, scope, Stage::Rcpt, 550, enhanced, text),
+            via,
+            attempts: 1,
+            at: 0,
+            took_ms: 0,
+        }
+    }
+}
 
 impl Attempt {
     /// Appends the record to `out`.
@@ -115,9 +116,9 @@ impl Attempt {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.push(family);
-        out.push(place(&Status::ALL, verdict.status));
+        out.push(verdict.status.index() as u8);
         out.push(place(&SCOPES, verdict.scope));
-        out.push(place(&STAGES, verdict.stage));
+        out.push(place(&Stage::ALL, verdict.stage));
         out.push(enhanced.class);
         out.resize(out.len() + 7, 0);
         for text in [&*self.via.mx, &*self.via.tls, &verdict.text] {
@@ -168,7 +169,7 @@ pub fn decode(head: &[u8; HEAD_LEN], tail: &[u8], recipient: RecipientNo) -> Opt
     let verdict = Verdict {
         status: *Status::ALL.get(usize::from(head[45]))?,
         scope: *SCOPES.get(usize::from(head[46]))?,
-        stage: *STAGES.get(usize::from(head[47]))?,
+        stage: *Stage::ALL.get(usize::from(head[47]))?,
         code: word(head, 2),
         enhanced: (enhanced.class != 0).then_some(enhanced),
         text: String::from_utf8(text.to_vec()).ok()?,

@@ -42,6 +42,14 @@ impl Status {
         Status::Queued,
     ];
 
+    /// Its place in [`Status::ALL`], for counts by status.
+    pub fn index(self) -> usize {
+        Status::ALL
+            .iter()
+            .position(|each| *each == self)
+            .expect("ALL names every status")
+    }
+
     /// The word in the report.
     pub fn name(self) -> &'static str {
         match self {
@@ -131,6 +139,30 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them, in the order of a message's way.
+    pub const ALL: [Stage; 14] = [
+        Stage::Batch,
+        Stage::Dns,
+        Stage::Connect,
+        Stage::Greeting,
+        Stage::Ehlo,
+        Stage::StartTls,
+        Stage::Auth,
+        Stage::Mail,
+        Stage::Rcpt,
+        Stage::Data,
+        Stage::Body,
+        Stage::Dot,
+        Stage::Rset,
+        Stage::Quit,
+    ];
+
+    /// Those of a session with a server, from its connection to its end.
+    pub fn of_session() -> impl Iterator<Item = Stage> {
+        let is_within = |stage: &Stage| !matches!(stage, Stage::Batch | Stage::Dns);
+        Stage::ALL.into_iter().filter(is_within)
+    }
+
     /// The word in the report's `stage` column.
     pub fn name(self) -> &'static str {
         match self {

@@ -132,7 +132,7 @@ fn timestamp(millis: i64) -> String {
 mod tests {
     use super::*;
     use crate::ledger::{Attempt, Via};
-    use crate::mail::{Enhanced, QueueId, RecipientNo, Scope, Stage, Status, Verdict};
+    use crate::mail::{QueueId, Status};
 
     fn written(outcome: &Outcome, recipient: &str) -> String {
         let mut bytes = Vec::new();
@@ -152,25 +152,16 @@ mod tests {
     #[test]
     fn a_row_has_all_columns_in_their_order() {
         let text = "5.1.1 <a@b.test>: \"no\", such\r\nuser";
+        let via = Via {
+            mx: "mx.b.test".into(),
+            ip: "127.0.0.2".parse().ok(),
+            ..Via::none(QueueId(0))
+        };
         let last = Attempt {
-            recipient: RecipientNo(0),
-            verdict: Verdict::new(
-                Status::Refused,
-                Scope::Recipient,
-                Stage::Rcpt,
-                550,
-                Some(Enhanced::new(5, 1, 1)),
-                text,
-            ),
-            via: Via {
-                queue: QueueId(0),
-                mx: "mx.b.test".into(),
-                ip: "127.0.0.2".parse().ok(),
-                tls: "".into(),
-            },
             attempts: 2,
             at: 1_700_000_000_500,
             took_ms: 12,
+            ..Attempt::refused(text, via)
         };
         let outcome = Outcome {
             status: Status::Refused,

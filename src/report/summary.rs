@@ -37,9 +37,7 @@ struct Reason {
 impl Summary {
     /// Counts one recipient.
     pub fn add(&mut self, recipient: &str, outcome: &Outcome) {
-        if let Some(at) = Status::ALL.iter().position(|each| *each == outcome.status) {
-            self.counts[at] += 1;
-        }
+        self.counts[outcome.status.index()] += 1;
         let Some(last) = outcome
             .last
             .as_ref()
@@ -97,10 +95,7 @@ impl Summary {
 
     /// How many recipients stand at `status`.
     pub fn count(&self, status: Status) -> u64 {
-        Status::ALL
-            .iter()
-            .position(|each| *each == status)
-            .map_or(0, |at| self.counts[at])
+        self.counts[status.index()]
     }
 
     /// The screen.
@@ -203,24 +198,10 @@ pub fn plural(count: u64, what: &str) -> String {
 mod tests {
     use super::*;
     use crate::ledger::{Attempt, Via};
-    use crate::mail::{Enhanced, QueueId, RecipientNo, Scope, Stage, Verdict};
+    use crate::mail::QueueId;
 
     fn refused(text: &str) -> Outcome {
-        let last = Attempt {
-            recipient: RecipientNo(0),
-            verdict: Verdict::new(
-                Status::Refused,
-                Scope::Recipient,
-                Stage::Rcpt,
-                550,
-                Some(Enhanced::new(5, 1, 1)),
-                text,
-            ),
-            via: Via::none(QueueId(0)),
-            attempts: 1,
-            at: 0,
-            took_ms: 0,
-        };
+        let last = Attempt::refused(text, Via::none(QueueId(0)));
         Outcome {
             status: Status::Refused,
             first_at: None,

@@ -31,21 +31,6 @@ impl fmt::Display for RuleError {
 
 impl std::error::Error for RuleError {}
 
-const STAGES: [Stage; 12] = [
-    Stage::Connect,
-    Stage::Greeting,
-    Stage::Ehlo,
-    Stage::StartTls,
-    Stage::Auth,
-    Stage::Mail,
-    Stage::Rcpt,
-    Stage::Data,
-    Stage::Body,
-    Stage::Dot,
-    Stage::Rset,
-    Stage::Quit,
-];
-
 impl std::str::FromStr for Rule {
     type Err = RuleError;
 
@@ -139,11 +124,10 @@ fn set_action(rule: &mut Rule, action: Action) -> Result<(), String> {
 }
 
 fn stage_named(word: &str) -> Result<Stage, String> {
-    STAGES
-        .into_iter()
+    Stage::of_session()
         .find(|stage| stage.name() == word)
         .ok_or_else(|| {
-            let known: Vec<&str> = STAGES.iter().map(|stage| stage.name()).collect();
+            let known: Vec<&str> = Stage::of_session().map(Stage::name).collect();
             format!(
                 "unknown stage {} (known: {})",
                 printable_word(word),

@@ -16,6 +16,7 @@ pub use dsn::Dsn;
 pub use meaning::Lost;
 pub use pipeline::{Framing, Pipelining};
 pub use reply::{Garbled, Progress, Reply, ReplyParser};
+pub use session::no_handshake;
 pub use settings::{Protocol, Settings, TlsPolicy};
 pub use transaction::{Mail, RecipientEnd, TransactionEnd};
 pub mod auth;

@@ -223,8 +223,8 @@ fn no_tls() -> Verdict {
     )
 }
 
-/// The handshake failed: RFC 3463 3.8, x.7.5 is a cryptographic failure.
-pub(super) fn no_handshake(text: &str) -> Verdict {
+/// The verdict if the handshake failed: RFC 3463 3.8, x.7.5 is a cryptographic failure.
+pub fn no_handshake(text: &str) -> Verdict {
     let text = format!("the TLS handshake failed: {text}");
     let enhanced = Enhanced::new(4, 7, 5);
     Verdict::own(
