@@ -143,7 +143,13 @@ fn start_failure(error: StartError) -> anyhow::Error {
             .hint("name a server with --dns ADDR:PORT"),
         StartError::Bind(ip, error) => Failure::new(Exit::Config, format!("bind {ip}: {error}"))
             .hint("name an address of this machine"),
-        StartError::Tls(error) => Failure::new(Exit::Config, format!("certificates: {error}")),
+        StartError::Tls(error) if error.path.is_some() => {
+            Failure::new(Exit::Config, format!("certificates: {error}"))
+        }
+        StartError::Tls(error) => {
+            Failure::new(Exit::Software, format!("TLS cannot be used: {error}"))
+                .hint("look at the configuration of OpenSSL on this machine")
+        }
         StartError::Routes(text) => Failure::new(Exit::Config, text),
         StartError::Limits(text) => Failure::new(Exit::CantCreate, text),
         StartError::Thread(error) => {
@@ -212,5 +218,25 @@ fn keep<T>(outcome: io::Result<T>, failure: &mut Option<io::Error>) -> Option<T>
             failure.get_or_insert(error);
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::TlsError;
+
+    #[test]
+    fn certificates_are_the_configuration_s_fault_and_a_library_without_tls_is_not() {
+        let failure = |path: Option<&str>| {
+            let error = StartError::Tls(TlsError {
+                path: path.map(Into::into),
+                text: "no".into(),
+            });
+            start_failure(error).downcast::<Failure>().unwrap()
+        };
+        assert_eq!(failure(Some("ca.pem")).exit, Exit::Config);
+        assert_eq!(failure(None).exit, Exit::Software);
+        assert_eq!(failure(None).message, "TLS cannot be used: no");
     }
 }

@@ -31,12 +31,13 @@ use crate::batch::{BatchReader, BatchStore};
 use crate::dns::{Resolver, ResolverSettings};
 use crate::ledger::Ledger;
 use crate::mail::QueueId;
-use crate::net::{self, Tls, TlsError};
+use crate::net::{self, Tls, TlsError, TlsNeeds};
 use crate::queue::event::Event;
 use crate::queue::permits::PermitTable;
 use crate::queue::{Dispatcher, DispatcherConfig};
 use crate::retry::{InDoubt, RetryPolicy};
 use crate::route::{QueueRule, RouteTable};
+use crate::smtp::TlsPolicy;
 
 /// Chunks of messages that intake may be ahead of the router.
 const CHUNKS_AHEAD: usize = 16;
@@ -52,7 +53,7 @@ pub enum StartError {
     Routes(String),
     /// This address is not one of this machine.
     Bind(std::net::IpAddr, io::Error),
-    /// Certificates for TLS cannot be used.
+    /// Certificates for TLS cannot be used, or, if no file is to blame, TLS cannot.
     Tls(TlsError),
     /// A thread cannot be started.
     Thread(io::Error),
@@ -124,7 +125,7 @@ pub fn start(
         .map(|at| routes.name(QueueId(at as u16)).to_owned())
         .collect();
     let gauges = Arc::new(Gauges::new(&names));
-    let tls = Tls::new(settings.tls_files.clone()).map_err(StartError::Tls)?;
+    let tls = Tls::new(&settings.tls_files, tls_needs(&settings)).map_err(StartError::Tls)?;
     let (book, entries) = unbounded();
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
     let shared = Arc::new(Shared::new(settings, tls, store, book, gauges));
@@ -396,6 +397,25 @@ fn policies(settings: &Settings) -> Result<Policies, StartError> {
     })
 }
 
+/// The connectors that the policies in force can ask for.
+fn tls_needs(settings: &Settings) -> TlsNeeds {
+    let of_domains = settings.domains.iter().map(|domain| domain.tls);
+    let of_queues = settings.queues.iter().filter_map(|queue| queue.tls);
+    let policies: Vec<TlsPolicy> = of_domains.chain(of_queues).chain([settings.tls]).collect();
+    let verifies = |policy: &TlsPolicy| *policy == TlsPolicy::Verify;
+    // A relay with implicit TLS has it whatever the policy, which then only says whether its certificate matters.
+    let is_implicit = settings.relays.iter().any(|relay| relay.implicit_tls);
+    let accepts = |policy: &TlsPolicy| match policy {
+        TlsPolicy::None => is_implicit,
+        TlsPolicy::May | TlsPolicy::Require | TlsPolicy::Implicit => true,
+        TlsPolicy::Verify => false,
+    };
+    TlsNeeds {
+        accepting: policies.iter().any(accepts),
+        verifying: policies.iter().any(verifies),
+    }
+}
+
 fn permit_table(settings: &Settings) -> PermitTable {
     let mut table = PermitTable::new(settings.workers_max, settings.sessions_per_site);
     table.open(QueueId::GENERAL);
@@ -432,5 +452,43 @@ fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherConfig {
         idle: settings.idle,
         retry,
         ..DispatcherConfig::new(id, workers_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::settings::Relay;
+    use crate::smtp::Protocol;
+
+    #[test]
+    fn the_connectors_that_any_policy_can_ask_for_are_made_and_no_others() {
+        let needs = |general: TlsPolicy, domain: Option<TlsPolicy>, implicit_tls: bool| {
+            let domain = domain.map(|tls| DomainSettings {
+                pattern: "bank.test".into(),
+                tls,
+            });
+            let relay = Relay {
+                host: "relay.test".into(),
+                port: 465,
+                protocol: Protocol::Smtp,
+                implicit_tls,
+                socket: None,
+            };
+            let needs = tls_needs(&Settings {
+                tls: general,
+                domains: domain.into_iter().collect(),
+                relays: vec![relay],
+                ..Settings::default()
+            });
+            (needs.accepting, needs.verifying)
+        };
+        use TlsPolicy::{May, None as No, Require, Verify};
+        assert_eq!(needs(No, None, false), (false, false));
+        assert_eq!(needs(No, None, true), (true, false));
+        assert_eq!(needs(May, None, false), (true, false));
+        assert_eq!(needs(Verify, None, true), (false, true));
+        assert_eq!(needs(No, Some(Require), false), (true, false));
+        assert_eq!(needs(May, Some(Verify), false), (true, true));
     }
 }

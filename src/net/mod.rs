@@ -5,5 +5,5 @@ pub mod tls;
 pub mod wire;
 
 pub use connect::{can_bind, connect, connect_unix};
-pub use tls::{Agreed, Tls, TlsError, TlsFiles};
+pub use tls::{Agreed, Tls, TlsError, TlsFiles, TlsNeeds};
 pub use wire::{Wire, WireError};

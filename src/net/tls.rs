@@ -5,13 +5,14 @@
 //!
 //! Two kinds of connector are made once and shared, since making one reads the system's certificates (tens of
 //! milliseconds): one that accepts any certificate, one that verifies chain and name. Both refuse what is older than
-//! TLS 1.2 (RFC 8996) and send the server's name (SNI).
+//! TLS 1.2 (RFC 8996) and send the server's name (SNI). Those that will be needed are made at the start: one that cannot
+//! be made is our own trouble, and must not look like a server that cannot shake hands, which `may` goes around in clear.
 //!
 //! A handshake obeys one deadline as a whole, however slowly its bytes drip in.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use native_tls::{Certificate, HandshakeError, Identity, Protocol, TlsConnector, TlsStream};
@@ -33,11 +34,19 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// Which connectors a run needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TlsNeeds {
+    /// One that accepts any certificate.
+    pub accepting: bool,
+    /// One that verifies chain and name.
+    pub verifying: bool,
+}
+
 /// The connectors of a run.
 pub struct Tls {
-    files: TlsFiles,
-    accepting: OnceLock<Result<TlsConnector, TlsError>>,
-    verifying: OnceLock<Result<TlsConnector, TlsError>>,
+    accepting: Option<TlsConnector>,
+    verifying: Option<TlsConnector>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -93,39 +102,36 @@ impl std::fmt::Display for Agreed {
 }
 
 impl Tls {
-    /// Connectors with these files, each made when it is first needed; at once if there are files that may be wrong.
+    /// The connectors that are needed. Files that are named are looked at even if nobody needs them.
     ///
     /// # Errors
     /// A file that cannot be read or holds no certificate, or the library's refusal.
-    pub fn new(files: TlsFiles) -> Result<Tls, TlsError> {
-        let check = files.ca.is_some() || files.identity.is_some();
-        let tls = Tls {
-            files,
-            accepting: OnceLock::new(),
-            verifying: OnceLock::new(),
-        };
-        if check {
-            tls.connector(true)?;
-        }
-        Ok(tls)
+    pub fn new(files: &TlsFiles, needs: TlsNeeds) -> Result<Tls, TlsError> {
+        let verifying = needs.verifying || files.ca.is_some() || files.identity.is_some();
+        let make = |verify| connector(files, verify);
+        Ok(Tls {
+            accepting: needs.accepting.then(|| make(false)).transpose()?,
+            verifying: verifying.then(|| make(true)).transpose()?,
+        })
     }
 
-    fn connector(&self, verify: bool) -> Result<&TlsConnector, TlsError> {
-        let place = if verify {
+    fn connector(&self, verify: bool) -> &TlsConnector {
+        let made = if verify {
             &self.verifying
         } else {
             &self.accepting
         };
-        place
-            .get_or_init(|| connector(&self.files, verify))
-            .as_ref()
-            .map_err(Clone::clone)
+        made.as_ref()
+            .expect("the connectors that policies ask for are made at the start")
     }
 
     /// Shakes hands as `name` is expected to, before `deadline`.
     ///
     /// # Errors
     /// What went wrong, in words.
+    ///
+    /// # Panics
+    /// If [`TlsNeeds`] did not name this kind of connector.
     pub fn handshake(
         &self,
         socket: Arc<Socket>,
@@ -133,7 +139,7 @@ impl Tls {
         verify: bool,
         deadline: Instant,
     ) -> Result<(Box<TlsStream<Below>>, Agreed), String> {
-        let connector = self.connector(verify).map_err(|error| error.to_string())?;
+        let connector = self.connector(verify);
         let below = Below {
             socket,
             kept: Vec::new(),

@@ -364,3 +364,17 @@ fn a_certificate_that_does_not_fit_one_domain_s_policy_takes_no_tls_from_others(
     assert_eq!(ended.row("u@bank.test").status, "deferred");
     assert_eq!(arrived(&lab), (2, 2), "{:#?}", ended.rows);
 }
+
+#[test]
+fn certificates_that_cannot_be_used_are_an_error_of_the_configuration() {
+    let lab = offering(&[]);
+    let ca = lab.file("ca.pem", "no certificate");
+    let batch = Batch::to_domain("a.test", 2);
+    for policy in ["none", "may", "verify"] {
+        let flags = ["--tls", policy, "--tls-ca", ca.to_str().unwrap()];
+        let ended = send(&lab, &batch, &[&NO_RETRY, &flags]);
+        ended.assert_status(78);
+        assert!(ended.stderr.contains("ca.pem"), "{}", ended.stderr);
+    }
+    assert_eq!(lab.sink.stats().connections, 0);
+}

@@ -381,7 +381,7 @@ fn credentials_are_asked_for_inside_tls() {
 
 #[test]
 fn our_own_client_verifies_it_and_knows_what_was_agreed() {
-    use mailer::net::tls::{Tls, TlsFiles};
+    use mailer::net::tls::{Tls, TlsFiles, TlsNeeds};
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     let authority = Authority::new("Test authority").unwrap();
@@ -390,7 +390,11 @@ fn our_own_client_verifies_it_and_knows_what_was_agreed() {
         ca: Some(ca),
         identity: None,
     };
-    let client = Tls::new(files).unwrap();
+    let needs = TlsNeeds {
+        accepting: true,
+        verifying: true,
+    };
+    let client = Tls::new(&files, needs).unwrap();
     for (tls12_only, protocol) in [(false, "TLSv1.3"), (true, "TLSv1.2")] {
         let tls = SinkTls {
             tls12_only,
