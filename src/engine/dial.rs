@@ -13,7 +13,6 @@ use socket2::Socket;
 
 use super::resolve::Exchange;
 use super::session::{Manner, Peer, Session};
-use super::settings::Relay;
 use super::shared::Shared;
 use crate::dns::MxAddress;
 use crate::mail::{Enhanced, QueueId, Scope, SiteId, Stage, Status, Verdict, WorkerId};
@@ -74,10 +73,9 @@ pub fn open(
     }
     let mut last = None;
     for place in places {
-        match open_at(wish, &place, shared, rng) {
+        match open_or_without_tls(wish, &place, shared, rng) {
             Ok(session) => return Ok(session),
             Err(verdict) => {
-                learn(&verdict, wish.exchange.tls, &place, shared);
                 let is_stopping = shared.is_stopping();
                 last = Some(Unreached {
                     verdict,
@@ -91,6 +89,30 @@ pub fn open(
         }
     }
     Err(last.unwrap_or_else(nowhere))
+}
+
+/// Opens a session with one host. If its handshakes have failed for long enough by now, and TLS is no must, there is
+/// another connection to it at once, in clear.
+fn open_or_without_tls(
+    wish: &Wish<'_>,
+    place: &MxAddress,
+    shared: &Shared,
+    rng: &mut fastrand::Rng,
+) -> Result<Session, Verdict> {
+    let mut outcome = open_at(wish, place, shared, rng);
+    if let Err(verdict) = &outcome {
+        learn(verdict, wish.exchange.tls, place, shared);
+        let wanted = policy(wish.exchange, place, shared);
+        if verdict.stage == Stage::StartTls && wanted == TlsPolicy::None && !shared.is_stopping() {
+            outcome = open_at(wish, place, shared, rng);
+        }
+    }
+    if let Ok(session) = &outcome
+        && session.satisfies(TlsPolicy::Require)
+    {
+        shared.hosts.handshake_worked(place.address);
+    }
+    outcome
 }
 
 fn nowhere() -> Unreached {
@@ -116,7 +138,7 @@ fn nowhere() -> Unreached {
 fn learn(verdict: &Verdict, wanted: TlsPolicy, place: &MxAddress, shared: &Shared) {
     match (verdict.stage, verdict.scope) {
         (Stage::StartTls, Scope::Host) if wanted == TlsPolicy::May => {
-            shared.hosts.handshake_failed(place.address);
+            shared.hosts.handshake_failed(place.address, Instant::now());
         }
         // Credentials that were refused are wrong for all mail.
         (Stage::Auth, Scope::Local) if verdict.code >= 500 || verdict.enhanced == REFUSED => {
@@ -183,7 +205,7 @@ fn conversation(
         .unwrap_or_else(|| address_literal(stream));
     Ok(smtp::Settings {
         protocol: relay.map_or(Protocol::Smtp, |relay| relay.protocol),
-        tls: policy(wish.exchange.tls, relay, place, shared),
+        tls: policy(wish.exchange, place, shared),
         auth,
         auth_in_clear: settings.auth_in_clear || relay.is_some_and(|relay| relay.socket.is_some()),
         auth_nonce,
@@ -199,20 +221,18 @@ fn conversation(
     })
 }
 
-/// The TLS policy towards one host. Where TLS is a wish and no must, a host whose handshake failed before is spoken to
-/// in clear: that is a later attempt, so an attacker who wants to read along has to keep it up.
-fn policy(
-    wanted: TlsPolicy,
-    relay: Option<&Relay>,
-    place: &MxAddress,
-    shared: &Shared,
-) -> TlsPolicy {
-    match (wanted, relay) {
+/// The TLS policy towards one host. Where TLS is a wish and no must, an MX host whose handshakes keep failing is spoken
+/// to in clear; a relay never is.
+fn policy(exchange: &Exchange, place: &MxAddress, shared: &Shared) -> TlsPolicy {
+    let is_without_tls = || {
+        let patience = shared.settings.retry.min;
+        let hosts = &shared.hosts;
+        hosts.is_without_tls(place.address, Instant::now(), patience)
+    };
+    match (exchange.tls, exchange.relay(place)) {
         (_, Some(relay)) if relay.implicit_tls => TlsPolicy::Implicit,
         (_, Some(relay)) if relay.socket.is_some() => TlsPolicy::None,
-        (TlsPolicy::May, None) if shared.hosts.has_handshake_failed(place.address) => {
-            TlsPolicy::None
-        }
+        (TlsPolicy::May, None) if is_without_tls() => TlsPolicy::None,
         (wanted, _) => wanted,
     }
 }

@@ -10,8 +10,13 @@
 //! not answer is left out for a while: one minute, then longer with each failure in a row, at most an hour. If all
 //! addresses of a site are dead they are tried all the same: the dispatcher has decided that it is time.
 //!
-//! **TLS.** A handshake that failed or stalled is remembered. Where TLS is a wish and no must, the next attempt at that
-//! address goes on in clear: it comes after a back-off, so that an attacker has to keep it up.
+//! **TLS.** A handshake that failed or stalled is remembered. Where TLS is a wish and no must, an address is spoken to in
+//! clear once handshakes with it have kept failing for as long as the first back-off of a recipient, five minutes unless
+//! configured, and none has worked in between. So whoever wants to read along has to be there all that time; one failure,
+//! or many in one moment, opens nothing to anybody's mail. From then on that holds for all mail to the address, first
+//! attempts included: it is the host that cannot shake hands, and each message would learn the same. (Postfix asks for the
+//! same five minutes, of each message; it has no memory of hosts that all deliveries share.) After an hour in clear TLS is
+//! tried again.
 //!
 //! Touched a few times a session, never for a message.
 
@@ -24,6 +29,8 @@ use crate::smtp::Pipelining;
 
 const DEAD_SECS_MIN: u64 = 60;
 const DEAD_SECS_MAX: u64 = 3600;
+/// A host that could not shake hands is asked to again after this time.
+const CLEAR_MAX: Duration = Duration::from_secs(3600);
 
 /// What is known of hosts.
 #[derive(Debug, Default)]
@@ -37,7 +44,8 @@ struct Host {
     level: Pipelining,
     failures: u32,
     dead_until: Option<Instant>,
-    handshake_failed: bool,
+    /// The first and the latest handshake that failed, none having worked in between.
+    handshakes_failed: Option<(Instant, Instant)>,
     no_chunking: bool,
 }
 
@@ -47,7 +55,7 @@ impl Default for Host {
             level: Pipelining::Cross,
             failures: 0,
             dead_until: None,
-            handshake_failed: false,
+            handshakes_failed: None,
             no_chunking: false,
         }
     }
@@ -90,13 +98,27 @@ impl Hosts {
     }
 
     /// A TLS handshake failed or stalled.
-    pub fn handshake_failed(&self, host: IpAddr) {
-        self.change(host, |known| known.handshake_failed = true);
+    pub fn handshake_failed(&self, host: IpAddr, now: Instant) {
+        self.change(host, |known| {
+            let first = known.handshakes_failed.map_or(now, |(first, _)| first);
+            known.handshakes_failed = Some((first, now));
+        });
     }
 
-    /// True if a TLS handshake failed in this run.
-    pub fn has_handshake_failed(&self, host: IpAddr) -> bool {
-        self.of(host).handshake_failed
+    /// A TLS handshake worked: what failed before was not the host's way.
+    pub fn handshake_worked(&self, host: IpAddr) {
+        if self.lock().contains_key(&host) {
+            self.change(host, |known| known.handshakes_failed = None);
+        }
+    }
+
+    /// True if handshakes have failed for at least `patience`: where TLS is no must, the host is spoken to without.
+    pub fn is_without_tls(&self, host: IpAddr, now: Instant, patience: Duration) -> bool {
+        let failed = self.of(host).handshakes_failed;
+        failed.is_some_and(|(first, latest)| {
+            latest.saturating_duration_since(first) >= patience
+                && now.saturating_duration_since(latest) < CLEAR_MAX
+        })
     }
 
     /// BDAT went wrong in a way that was not the mail's fault.
@@ -165,5 +187,27 @@ mod tests {
             !hosts.is_dead(host(), now + Duration::from_secs(61)),
             "it starts again from a minute"
         );
+    }
+
+    #[test]
+    fn a_host_is_without_tls_once_its_handshakes_have_failed_for_long_enough() {
+        let (hosts, start) = (Hosts::default(), Instant::now());
+        let patience = Duration::from_secs(300);
+        let at = |secs: u64| start + Duration::from_secs(secs);
+        let is_without = |secs: u64| hosts.is_without_tls(host(), at(secs), patience);
+        assert!(!is_without(0));
+        hosts.handshake_failed(host(), at(0));
+        assert!(!is_without(0) && !is_without(1000), "one failure is one");
+        hosts.handshake_failed(host(), at(299));
+        assert!(!is_without(299));
+        hosts.handshake_failed(host(), at(300));
+        assert!(is_without(300) && is_without(3899));
+        assert!(!is_without(3900), "it is asked again after an hour");
+        hosts.handshake_failed(host(), at(3901));
+        assert!(is_without(3901), "and believed at once");
+        hosts.handshake_worked(host());
+        assert!(!is_without(3901));
+        hosts.handshake_failed(host(), at(4000));
+        assert!(!is_without(4000), "it starts again from nothing");
     }
 }
