@@ -385,16 +385,6 @@ fn default_state() -> Result<PathBuf> {
 
 fn check(settings: &Settings) -> Result<()> {
     let config = |message: String| Err(anyhow::Error::from(Failure::new(Exit::Config, message)));
-    if let Some(domain) = settings
-        .domains
-        .first()
-        .filter(|_| !settings.relays.is_empty())
-    {
-        return config(format!(
-            "[domain.{}]: with a relay, sessions are the relay's and not a domain's; set tls in general",
-            domain.pattern
-        ));
-    }
     if let Some(hello) = &settings.hello
         && let Err(bad) = crate::smtp::command::check_hello(hello)
     {

@@ -24,7 +24,6 @@ use super::run::stop_all;
 use super::shared::Shared;
 use crate::mail::QueueId;
 use crate::queue::event::{Event, Resolution, Route};
-use crate::route::RouteTable;
 
 /// Threads at the start.
 const THREADS: usize = 16;
@@ -39,8 +38,6 @@ const STACK_BYTES: usize = 512 * 1024;
 pub struct Pool {
     /// Finds exchanges.
     pub finder: Finder,
-    /// Which queue handles what.
-    pub routes: Arc<RouteTable>,
     /// The destinations' names.
     pub names: DestinationNames,
     /// All queues' inboxes.
@@ -125,20 +122,15 @@ impl Pool {
 
     fn resolve(&self, name: &str, asker: QueueId) -> Resolution<Arc<Exchange>> {
         match self.finder.find(name, asker) {
-            Ok((site, exchange)) => {
-                let hosts = exchange.plan.hosts.iter().map(|host| &*host.name);
-                let queue = self
-                    .routes
-                    .queue_of_hosts(hosts)
-                    .filter(|_| asker == QueueId::GENERAL);
-                let expires = Instant::now() + exchange.plan.ttl.max(Duration::from_secs(1));
+            Ok(found) => {
+                let ttl = found.exchange.plan.ttl.max(Duration::from_secs(1));
                 Resolution::Known {
                     route: Route {
-                        site,
-                        plan: Arc::new(exchange),
-                        expires,
+                        site: found.site,
+                        plan: Arc::new(found.exchange),
+                        expires: Instant::now() + ttl,
                     },
-                    queue,
+                    queue: found.queue,
                 }
             }
             Err(failure) => {

@@ -3,6 +3,12 @@
 //!
 //! A dispatcher asks; the answer goes to its queue's inbox as an event. All answers with the same set of MX hosts carry
 //! the same [`SiteId`], whichever queue asked.
+//!
+//! Relays are a site for each TLS policy that makes a difference to them. Mail of several policies meets there, and if the
+//! relay cannot do what one of them asks for, the back-off of that one must not hold the others up; nor does mail under
+//! `may` then leave in a session that was opened in clear for somebody else's. The price: limits of a site hold for each.
+//!
+//! INVARIANT: the policy of an exchange is that of the queue which will handle the mail, not of the one that asked.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -44,9 +50,24 @@ impl Exchange {
 pub struct Finder {
     means: Means,
     port: u16,
-    policies: Policies,
-    sites: Mutex<HashMap<Arc<str>, SiteId>>,
+    routes: Arc<RouteTable>,
+    policies: Arc<Policies>,
+    sites: Mutex<HashMap<SiteKey, SiteId>>,
     answered: AtomicBool,
+}
+
+/// What makes a site: its hosts, and, for relays, the policy.
+type SiteKey = (Arc<str>, Option<TlsPolicy>);
+
+/// What a look-up has found.
+#[derive(Debug)]
+pub struct Found {
+    /// The site.
+    pub site: SiteId,
+    /// How it is reached.
+    pub exchange: Exchange,
+    /// The specific queue that handles mail for these hosts, if it is not the one that asked.
+    pub queue: Option<QueueId>,
 }
 
 /// How exchanges are found.
@@ -59,25 +80,27 @@ pub enum Means {
 
 impl Finder {
     /// A finder; `port` is the port of MX hosts.
-    pub fn new(means: Means, port: u16, policies: Policies) -> Finder {
+    pub fn new(
+        means: Means,
+        port: u16,
+        routes: Arc<RouteTable>,
+        policies: Arc<Policies>,
+    ) -> Finder {
         Finder {
             means,
             port,
+            routes,
             policies,
             sites: Mutex::default(),
             answered: AtomicBool::new(false),
         }
     }
 
-    /// The exchange for the mail of `queue` to a destination, and its site. Blocks as long as the DNS does.
+    /// The exchange for the mail of the queue `asker` to a destination, and its site. Blocks as long as the DNS does.
     ///
     /// # Errors
     /// [`DnsFailure`], to be made a verdict.
-    pub fn find(
-        &self,
-        destination: &str,
-        queue: QueueId,
-    ) -> Result<(SiteId, Exchange), DnsFailure> {
+    pub fn find(&self, destination: &str, asker: QueueId) -> Result<Found, DnsFailure> {
         let (found, relays) = match &self.means {
             Means::Dns(resolver) => (resolver.route_to(destination), Vec::new()),
             Means::Relays(relays) => (relay_plan(relays), relays.clone()),
@@ -85,14 +108,23 @@ impl Finder {
         if !matches!(&found, Err(failure) if failure.is_soft()) {
             self.answered.store(true, Relaxed);
         }
-        let tls = self.policies.of(destination, queue);
+        let plan = found?;
+        let hosts = plan.hosts.iter().map(|host| &*host.name);
+        let by_hosts = self.routes.queue_of_hosts(hosts);
+        let queue = by_hosts.filter(|_| asker == QueueId::GENERAL);
+        let tls = self.policies.of(destination, queue.unwrap_or(asker));
+        let key = (Arc::clone(&plan.site), policy_among(&relays, tls));
         let exchange = Exchange {
-            plan: found?,
+            plan,
             port: self.port,
             relays,
             tls,
         };
-        Ok((self.site(&exchange.plan.site), exchange))
+        Ok(Found {
+            site: self.site(key),
+            exchange,
+            queue,
+        })
     }
 
     /// Whom a failure to find the way to `destination` is about: it, or the relays that take all mail.
@@ -111,10 +143,10 @@ impl Finder {
         self.answered.load(Relaxed)
     }
 
-    fn site(&self, key: &Arc<str>) -> SiteId {
+    fn site(&self, key: SiteKey) -> SiteId {
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
         let next = SiteId(sites.len() as u32);
-        *sites.entry(Arc::clone(key)).or_insert(next)
+        *sites.entry(key).or_insert(next)
     }
 }
 
@@ -132,11 +164,33 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// The policy of a domain itself, if it has one.
+    pub fn of_domain(&self, domain: &str) -> Option<TlsPolicy> {
+        let own = specific(self.domains.queue_of(domain))?;
+        self.of_domains.get(own).copied()
+    }
+
     fn of(&self, domain: &str, queue: QueueId) -> TlsPolicy {
-        let specific = |id: QueueId| id.index().checked_sub(1);
-        let own = specific(self.domains.queue_of(domain)).and_then(|at| self.of_domains.get(at));
-        let queues = specific(queue).and_then(|at| self.queues.get(at)?.as_ref());
-        own.or(queues).copied().unwrap_or(self.general)
+        let queues = specific(queue).and_then(|at| *self.queues.get(at)?);
+        self.of_domain(domain).or(queues).unwrap_or(self.general)
+    }
+}
+
+/// The place of a specific queue among its like.
+fn specific(queue: QueueId) -> Option<usize> {
+    queue.index().checked_sub(1)
+}
+
+/// The policy as far as it makes a difference to these relays; `None` for MX hosts.
+fn policy_among(relays: &[Relay], tls: TlsPolicy) -> Option<TlsPolicy> {
+    if relays.is_empty() {
+        None
+    } else if relays.iter().all(|relay| relay.socket.is_some()) {
+        Some(TlsPolicy::None)
+    } else if tls != TlsPolicy::Verify && relays.iter().all(|relay| relay.implicit_tls) {
+        Some(TlsPolicy::Implicit)
+    } else {
+        Some(tls)
     }
 }
 
@@ -221,27 +275,68 @@ mod tests {
         }
     }
 
+    fn finder(relays: Vec<Relay>) -> Finder {
+        let strict = QueueRule {
+            name: "strict".into(),
+            mx: vec!["localhost".into()],
+            ..QueueRule::default()
+        };
+        let routes = Arc::new(RouteTable::new(&[strict]).unwrap());
+        Finder::new(Means::Relays(relays), 25, routes, Arc::new(policies()))
+    }
+
     #[test]
-    fn relays_are_one_site_for_all_destinations() {
+    fn relays_are_one_site_for_all_destinations_of_a_policy() {
         let relays = vec![relay("127.0.0.1", 2525), relay("127.0.0.2", 26)];
-        let finder = Finder::new(Means::Relays(relays), 25, policies());
-        let (one, exchange) = finder.find("a.test", QueueId::GENERAL).unwrap();
-        let (other, _) = finder.find("b.test", QueueId(1)).unwrap();
-        assert_eq!(one, other);
-        let ports: Vec<u16> = exchange
+        let finder = finder(relays);
+        let find = |name: &str, queue: u16| finder.find(name, QueueId(queue)).unwrap();
+        let one = find("a.test", 0);
+        assert_eq!(one.site, find("b.test", 0).site);
+        assert_eq!(one.site, find("b.test", 2).site, "queues share a site");
+        let strict = find("a.test", 1);
+        assert_eq!(strict.exchange.tls, TlsPolicy::Require);
+        let bank = find("x.bank.test", 0);
+        assert_eq!(bank.exchange.tls, TlsPolicy::Verify);
+        assert!(strict.site != one.site && bank.site != one.site && bank.site != strict.site);
+        let ports: Vec<u16> = one
+            .exchange
             .plan
             .ordered(&mut fastrand::Rng::with_seed(1))
             .iter()
-            .map(|place| exchange.relay(place).unwrap().port)
+            .map(|place| one.exchange.relay(place).unwrap().port)
             .collect();
         assert_eq!(ports, [2525, 26]);
     }
 
     #[test]
-    fn a_failure_names_the_relays_and_not_the_number_of_the_queue() {
+    fn the_policy_is_that_of_the_queue_that_the_hosts_lead_to() {
+        let finder = finder(vec![relay("localhost", 25)]);
+        let found = finder.find("a.test", QueueId::GENERAL).unwrap();
+        assert_eq!(found.queue, Some(QueueId(1)));
+        assert_eq!(found.exchange.tls, TlsPolicy::Require);
+        let found = finder.find("a.test", QueueId(2)).unwrap();
+        assert_eq!((found.queue, found.exchange.tls), (None, TlsPolicy::May));
+    }
+
+    #[test]
+    fn a_policy_is_no_site_where_it_makes_no_difference() {
+        let mut relay = relay("127.0.0.1", 465);
+        let site = |relay: &Relay, tls| policy_among(std::slice::from_ref(relay), tls);
+        use TlsPolicy::{May, Require, Verify};
+        assert_ne!(site(&relay, May), site(&relay, Require));
+        relay.implicit_tls = true;
+        assert_eq!(site(&relay, May), site(&relay, Require));
+        assert_ne!(site(&relay, May), site(&relay, Verify));
+        relay.socket = Some("/run/lmtp".into());
+        assert_eq!(site(&relay, May), site(&relay, Verify));
+        assert_eq!(policy_among(&[], Verify), None);
+    }
+
+    #[test]
+    fn a_failure_names_the_relays_and_not_the_destination() {
         let relays = vec![relay("a.relay.invalid", 25), relay("b.relay.invalid", 25)];
-        let finder = Finder::new(Means::Relays(relays), 25, policies());
-        let subject = finder.subject("a.relay.invalid/0");
+        let finder = finder(relays);
+        let subject = finder.subject("a.test");
         assert_eq!(subject, "relay a.relay.invalid, b.relay.invalid");
     }
 
@@ -256,10 +351,10 @@ mod tests {
 
     #[test]
     fn sites_are_numbered_by_their_set_of_hosts() {
-        let finder = Finder::new(Means::Relays(vec![relay("::1", 1)]), 25, policies());
-        let a = finder.site(&Arc::from("mx1.a.test"));
-        let b = finder.site(&Arc::from("mx1.b.test"));
+        let finder = finder(vec![relay("::1", 1)]);
+        let site = |name: &str| finder.site((name.into(), None));
+        let (a, b) = (site("mx1.a.test"), site("mx1.b.test"));
         assert_ne!(a, b);
-        assert_eq!(a, finder.site(&Arc::from("mx1.a.test")));
+        assert_eq!(a, site("mx1.a.test"));
     }
 }

@@ -13,12 +13,14 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::book::Entry;
 use super::queue::Inbox;
+use super::resolve::Policies;
 use super::shared::Shared;
 use crate::batch::{Arrival, BatchError, BatchReader, Problem};
 use crate::ledger::{Attempt, Via};
 use crate::mail::{DestinationId, Domain, MessageNo, QueueId, RecipientNo};
 use crate::queue::event::Event;
 use crate::route::{self, Interner, RouteTable};
+use crate::smtp::TlsPolicy;
 
 /// The names of destinations, by number.
 pub type DestinationNames = Arc<boxcar::Vec<Arc<str>>>;
@@ -126,25 +128,25 @@ fn invalid_attempt(recipient: RecipientNo, problem: &Problem) -> Attempt {
 /// The router's state.
 pub struct Router {
     routes: Arc<RouteTable>,
-    /// All mail goes to this host: one destination in each queue.
-    relay: Option<String>,
+    /// If all mail goes to relays: the policies that tell destinations apart.
+    relayed: Option<Arc<Policies>>,
     known: HashMap<Domain, (DestinationId, QueueId)>,
-    relay_numbers: HashMap<QueueId, DestinationId>,
+    relay_numbers: HashMap<(QueueId, Option<TlsPolicy>), DestinationId>,
     interner: Interner,
     inboxes: Vec<Sender<Inbox>>,
 }
 
 impl Router {
-    /// A router to these inboxes; `relay` is where all mail goes, if not to MX hosts.
+    /// A router to these inboxes; `relayed` holds the TLS policies, if all mail goes to relays and not to MX hosts.
     pub fn new(
         routes: Arc<RouteTable>,
-        relay: Option<String>,
+        relayed: Option<Arc<Policies>>,
         inboxes: Vec<Sender<Inbox>>,
     ) -> Router {
         let (known, relay_numbers, interner) = Default::default();
         Router {
             routes,
-            relay,
+            relayed,
             known,
             relay_numbers,
             interner,
@@ -193,15 +195,15 @@ impl Router {
             return *known;
         }
         let queue = self.routes.queue_of(domain.as_str());
-        let number = match &self.relay {
-            None => self.interner.intern(domain.as_str()).0,
-            Some(relay) => {
-                // The same relay in two queues is two destinations, since a destination belongs to one queue.
-                let name = format!("{relay}/{}", queue.0);
-                *self
-                    .relay_numbers
-                    .entry(queue)
-                    .or_insert_with(|| self.interner.intern(&name).0)
+        let mut intern = || self.interner.intern(domain.as_str()).0;
+        let number = match &self.relayed {
+            None => intern(),
+            Some(policies) => {
+                // The same relay in two queues is two destinations, since a destination belongs to one queue; and so is
+                // it under two policies, since a transaction obeys one. Any of its domains can stand for them all: the
+                // policy that its name leads to is that of each.
+                let kind = (queue, policies.of_domain(domain.as_str()));
+                *self.relay_numbers.entry(kind).or_insert_with(intern)
             }
         };
         self.known.insert(domain.clone(), (number, queue));

@@ -120,7 +120,13 @@ pub fn start(
     settings.workers_max = settings.workers_max.min(room);
     let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
     let routes = Arc::new(routes(&settings)?);
-    let finder = Finder::new(means(&settings)?, settings.port, policies(&settings)?);
+    let policies = Arc::new(policies(&settings)?);
+    let finder = Finder::new(
+        means(&settings)?,
+        settings.port,
+        Arc::clone(&routes),
+        Arc::clone(&policies),
+    );
     let names: Vec<String> = (0..routes.queues())
         .map(|at| routes.name(QueueId(at as u16)).to_owned())
         .collect();
@@ -130,12 +136,8 @@ pub fn start(
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
     let shared = Arc::new(Shared::new(settings, tls, store, book, gauges));
     let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes)?;
-    let relay = shared
-        .settings
-        .relays
-        .first()
-        .map(|relay| relay.host.clone());
-    let router = Router::new(Arc::clone(&routes), relay, inboxes.clone());
+    let relayed = (!shared.settings.relays.is_empty()).then_some(policies);
+    let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
     let permits = SharedPermits::new(permit_table(&shared.settings), inboxes.clone());
@@ -149,7 +151,6 @@ pub fn start(
     let mut others = start_queues(receivers, ways, &shared)?;
     let pool = Pool {
         finder,
-        routes: Arc::clone(&routes),
         names: router.names(),
         inboxes: inboxes.clone(),
         shared: Arc::clone(&shared),

@@ -8,7 +8,7 @@ use super::auth::Credentials;
 use super::pipeline::Pipelining;
 
 /// Whether the session is to be protected by TLS (RFC 3207).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TlsPolicy {
     /// In the clear, whatever the server offers.
     #[default]

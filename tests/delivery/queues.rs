@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, FROM_LINE, message};
 use crate::lab::{Lab, keeping};
+use crate::retries::NO_RETRY;
 
 const FOUR_KINDS: &str = "[queue.big]\ndomains = [\"big.test\"]\n\
      [queue.family]\ndomains = [\".family.test\"]\n\
@@ -71,6 +72,20 @@ fn workers_of_a_specific_queue_are_dedicated_to_it() {
         queues.values().all(|queues| queues.len() == 1),
         "{queues:?}"
     );
+}
+
+#[test]
+fn mail_that_its_hosts_lead_to_a_queue_obeys_that_queue_s_tls_policy() {
+    let lab = Lab::new(ZONE, keeping(&[]));
+    let config = "[queue.hosted]\nmx = [\".hosting.test\"]\ntls = \"require\"\n";
+    let config = lab.file("mailer.toml", config);
+    let batch = Batch::to_each(["u@tenant1.test", "u@tenant2.test", "u@guest.test"]);
+    let flags = ["--config", config.to_str().unwrap()];
+    let ended = lab.send(&batch, &[&NO_RETRY[..], &flags].concat());
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    assert_eq!(ended.delivered(), [(3, "u@guest.test".to_owned())]);
+    assert_eq!(ended.row("u@tenant1.test").stage, "starttls");
 }
 
 #[test]

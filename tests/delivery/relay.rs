@@ -9,8 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use mailer::sink::certificate::Authority;
 use mailer::sink::{Listen, SinkConfig, SinkTls};
 
-use crate::batch::Batch;
-use crate::lab::{Ended, Lab, SOON, keeping};
+use crate::batch::{Batch, number_of};
+use crate::lab::{Ended, Lab, Row, SOON, keeping};
 use crate::retries::NO_RETRY;
 
 /// Mail for several domains, none of which exists.
@@ -130,6 +130,87 @@ fn mail_can_be_spread_over_the_relays() {
             .count();
         assert_eq!(of_second > 0, spread, "{}", lab.sink.stats());
         assert!(of_second < 30, "{}", lab.sink.stats());
+    }
+}
+
+/// Mail for four domains with policies of their own and for three without, some of it for all of them at once.
+fn of_all_policies(lab: &Lab, flags: &[&str]) -> Ended {
+    let config = "max_workers = 3\n[domain.\"none.test\"]\ntls = \"none\"\n[domain.\"may.test\"]\ntls = \"may\"\n\
+         [domain.\"require.test\"]\ntls = \"require\"\n[domain.\".verify.test\"]\ntls = \"verify\"\n";
+    let file = lab.file("mailer.toml", config);
+    let domains = ["none", "may", "require", "x.verify", "d1", "d2", "d3"];
+    let mut batch = Batch::default();
+    let of_each: Vec<String> = domains.map(|name| format!("u@{name}.test")).to_vec();
+    let all: Vec<&str> = of_each.iter().map(String::as_str).collect();
+    for n in 0..35 {
+        batch.add(&[&format!("v{n}@{}.test", domains[n % domains.len()])]);
+    }
+    batch.add(&all);
+    let relay = lab.sink.address().to_string();
+    let ours = ["--relay", &relay, "--config", file.to_str().unwrap()];
+    lab.send(&batch, &[&NO_RETRY[..], &ours, flags].concat())
+}
+
+fn domain_of(row: &Row) -> &str {
+    row.recipient.split_once('@').unwrap().1
+}
+
+#[test]
+fn a_relay_without_tls_gets_the_mail_of_domains_that_bear_it() {
+    let lab = lab(keeping(&[]));
+    let ended = of_all_policies(&lab, &[]);
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    for row in &ended.rows {
+        let seen = (row.status.as_str(), row.class.as_str(), row.stage.as_str());
+        match domain_of(row) {
+            "require.test" | "x.verify.test" => {
+                assert_eq!(seen, ("deferred", "host", "starttls"), "{row:?}")
+            }
+            _ => assert_eq!(seen, ("delivered", "recipient", "dot"), "{row:?}"),
+        }
+    }
+    assert_eq!(ended.count("deferred"), 12);
+}
+
+#[test]
+fn a_relay_gets_the_mail_of_each_domain_under_that_domain_s_policy() {
+    let authority = Authority::new("Test authority").unwrap();
+    let certificate = authority.issue(&["127.0.0.1"]).unwrap();
+    let lab = lab(keeping(&[]).with_tls(SinkTls::new(certificate)));
+    let ca = lab.file("ca.pem", authority.certificate_pem().unwrap());
+    let ended = of_all_policies(&lab, &["--tls-ca", ca.to_str().unwrap()]);
+    lab.assert_all_delivered(&ended, 42);
+    for row in &ended.rows {
+        match domain_of(row) {
+            "none.test" => assert_eq!(row.tls, "", "{row:?}"),
+            "x.verify.test" => assert!(row.tls.contains(" verified "), "{row:?}"),
+            _ => assert!(row.tls.contains(" unverified "), "{row:?}"),
+        }
+    }
+    // One transaction for each policy, and the domains that have none of their own go together.
+    let of_last = lab.sink.messages();
+    let of_last = of_last
+        .iter()
+        .filter(|message| number_of(&message.content) == 36);
+    let mut sizes: Vec<usize> = of_last.map(|message| message.recipients.len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 1, 1, 1, 3]);
+}
+
+#[test]
+fn a_relay_that_lost_its_certificate_gets_only_what_bears_any() {
+    let lab = lab(keeping(&[]).with_tls(SinkTls::self_signed(&["other.test"]).unwrap()));
+    let ended = of_all_policies(&lab, &[]);
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    for row in &ended.rows {
+        let is_strict = domain_of(row) == "x.verify.test";
+        let status = if is_strict { "deferred" } else { "delivered" };
+        assert_eq!(row.status, status, "{row:?}");
+        // What failed for one policy takes no TLS from the others.
+        let is_clear = is_strict || domain_of(row) == "none.test";
+        assert_eq!(row.tls.is_empty(), is_clear, "{row:?}");
     }
 }
 
