@@ -18,10 +18,10 @@ mod oracle;
 #[path = "dialogues/words.rs"]
 mod words;
 
-use client::{Plan, run};
+use client::{Plan, Record, run};
 use mailer::smtp::Pipelining;
 use oracle::{Due, fits, judge};
-use words::{CLASSES, Manner, Tls};
+use words::{CLASSES, Class, Manner, Tls, What};
 
 const LEVELS: [Pipelining; 3] = [Pipelining::None, Pipelining::Classic, Pipelining::Cross];
 
@@ -59,6 +59,7 @@ fn plan(level: Pipelining, messages: usize, recipients: usize) -> Plan {
         script: Vec::new(),
         client_cut: None,
         server_cut: None,
+        stop_at: None,
     }
 }
 
@@ -113,6 +114,50 @@ fn the_connection_lost_at_every_byte() {
     }
     println!("{dialogues} dialogues");
     assert!(dialogues > 10_000);
+}
+
+#[test]
+fn a_stop_at_every_step() {
+    let (mut dialogues, mut recalled, mut behind_354) = (0, 0, 0);
+    for level in LEVELS {
+        for (messages, recipients) in [(2, 1), (3, 2)] {
+            // Clean, and with a trouble of each kind at each of the answers that a message given ahead may get.
+            let troubles = (0..12).flat_map(|at| {
+                (1..CLASSES.len() as u8).map(move |class| [vec![0; at], vec![class]].concat())
+            });
+            for script in std::iter::once(Vec::new()).chain(troubles) {
+                let plan = Plan {
+                    script,
+                    ..plan(level, messages, recipients)
+                };
+                for step in 0..=run(&plan).steps {
+                    let plan = Plan {
+                        stop_at: Some(step),
+                        ..plan.clone()
+                    };
+                    let record = run(&plan);
+                    judge(&plan, &record);
+                    dialogues += 1;
+                    recalled += usize::from(record.recalled.is_some());
+                    behind_354 += usize::from(is_recalled_behind_354(&record));
+                }
+            }
+        }
+    }
+    println!("{dialogues} dialogues");
+    println!("{recalled} recalled, {behind_354} of them behind 354");
+    assert!(dialogues > 10_000 && recalled > 500 && behind_354 > 50);
+}
+
+/// True if the client has recalled a message whose DATA it has seen answered as it should be.
+fn is_recalled_behind_354(record: &Record) -> bool {
+    record.recalled.is_some_and(|(t, _)| {
+        let mut answers = record.model.answers.iter();
+        answers.any(|answer| {
+            let seen = answer.end.is_some_and(|end| end <= record.consumed);
+            seen && answer.what == What::Data(t) && answer.class == Class::Good
+        })
+    })
 }
 
 /// One server of each kind.

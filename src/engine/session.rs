@@ -23,6 +23,11 @@ use crate::smtp::{
 /// refuse before the end of the content), and it has mostly arrived already.
 const EARLY_REPLY_WAIT: Duration = Duration::from_secs(2);
 
+/// Content of so many bytes leaves in several writes, and the server may say something meanwhile: so one look is taken
+/// before its final dot. Shorter content leaves with its dot at once, right behind the 354 that was read: a look would
+/// cost a system call for each message and see nothing.
+const LOOK_BYTES_MIN: usize = 64 * 1024;
+
 /// An open session.
 #[derive(Debug)]
 pub struct Session {
@@ -198,6 +203,11 @@ impl Session {
         self.conversation.begin_ahead(mail)
     }
 
+    /// Takes back what was given ahead, by ending the session, if that can be: see [`Conversation::recall`].
+    pub fn recall(&mut self) -> bool {
+        self.conversation.recall()
+    }
+
     /// True if [`Session::begin_ahead`] has a chance: worth loading the next message for.
     pub fn runs_ahead(&self) -> bool {
         self.conversation.level() == Pipelining::Cross
@@ -312,19 +322,34 @@ impl Session {
             [&before[..], body, end, self.conversation.output_after_dot()].map(IoSlice::new);
         let slowest = Duration::from_secs(body.len() as u64 / self.data_rate_min.max(1));
         let deadline = Instant::now() + self.timeouts.body.max(slowest);
-        match self.wire.send(&mut parts, deadline) {
+        let is_long = !is_chunk && body.len() >= LOOK_BYTES_MIN;
+        let (content, rest) = parts.split_at_mut(if is_long { 2 } else { 4 });
+        let mut written = self.wire.send(content, deadline);
+        let mut spoke = false;
+        if is_long && written.is_ok() {
+            // Behind the dot, what has come by now would count as the reply to it.
+            spoke = self.wire.has_unasked_input();
+            if !spoke {
+                let earlier = before.len() + body.len();
+                let later = self.wire.send(rest, deadline);
+                written = later.map_err(|(sent, error)| (earlier + sent, error));
+            }
+        }
+        match written {
+            Ok(()) if spoke => self.look_for_early_reply(None),
             Ok(()) => self.conversation.body_sent(),
             Err((sent, error)) => {
                 if sent >= until_end {
                     self.conversation.body_sent();
                 }
-                self.look_for_early_reply(&error);
+                self.look_for_early_reply(Some(error));
             }
         }
         self.stuffed = stuffed;
     }
 
-    fn look_for_early_reply(&mut self, error: &WireError) {
+    /// The content did not leave to its end: `error` says why, or the server has said something.
+    fn look_for_early_reply(&mut self, error: Option<WireError>) {
         let deadline = Instant::now() + EARLY_REPLY_WAIT;
         loop {
             let (used, progress) = self.parser.feed(self.wire.input());
@@ -332,14 +357,21 @@ impl Session {
             match progress {
                 // Replies to the commands of a BDAT flight come before the one to its content.
                 Progress::Complete => self.conversation.on_reply(self.parser.reply()),
-                Progress::Garbled(_) => return self.lose(error),
+                Progress::Garbled(garbled) => {
+                    return match error {
+                        Some(error) => self.lose(&error),
+                        None => self.conversation.on_garbled(garbled),
+                    };
+                }
                 Progress::Partial => {}
             }
             if self.conversation.body_due().is_none() {
                 return;
             }
-            if self.wire.input().is_empty() && self.wire.fill(deadline).is_err() {
-                return self.lose(error);
+            if self.wire.input().is_empty()
+                && let Err(silence) = self.wire.fill(deadline)
+            {
+                return self.lose(&error.unwrap_or(silence));
             }
         }
     }

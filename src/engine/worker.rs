@@ -261,6 +261,11 @@ impl Worker {
     /// ahead: then `parcel` holds the next one afterwards, else nothing.
     fn transact(&mut self) {
         while let Some(session) = &mut self.session {
+            // What left with the dot of the message before is no transaction that was under way: it is not ended, but
+            // taken back, and goes untried to its queue.
+            if self.shared.is_stopping() {
+                session.recall();
+            }
             match session.turn() {
                 Turn::Body => self.send_body(),
                 Turn::Done(end) => {

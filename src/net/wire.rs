@@ -187,7 +187,8 @@ impl Wire {
     }
 
     /// True if the peer has sent something, or closed the connection, while nothing was asked of it: an idle session in
-    /// this state (a pending 421, say) is of no use. Costs no round trip. An error counts as true.
+    /// this state (a pending 421, say) is of no use. Costs no round trip. An error counts as true. Nothing is lost: what
+    /// has come is read by [`Wire::fill`], or is in [`Wire::input`].
     pub fn has_unasked_input(&mut self) -> bool {
         if !self.input().is_empty() || self.socket.set_nonblocking(true).is_err() {
             return true;
@@ -196,7 +197,12 @@ impl Wire {
             // Records that carry no data (session tickets) are no input: only reading tells.
             Some(tls) => {
                 tls.get_mut().set_deadline(Instant::now() + TICK_MAX);
-                tls.read(&mut [0])
+                let mut byte = [0];
+                let looked = tls.read(&mut byte);
+                if matches!(looked, Ok(1)) {
+                    self.input.extend_from_slice(&byte);
+                }
+                looked
             }
             None => self.socket.peek(&mut [std::mem::MaybeUninit::uninit()]),
         };

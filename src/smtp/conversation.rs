@@ -54,7 +54,7 @@ pub enum Next {
     SendBody(Framing),
     /// A transaction is over.
     Done(TransactionEnd),
-    /// The session is over; why, unless we said QUIT ourselves. If no transaction was begun, the verdict holds for the
+    /// The session is over; why, unless we ended it ourselves (QUIT, recall). If no transaction was begun, the verdict holds for the
     /// mail that was waiting.
     Closed(Option<Verdict>),
 }
@@ -238,7 +238,8 @@ impl Conversation {
         self.current.body_sent(&mut self.pipeline);
     }
 
-    /// Takes the next reply. At `SendBody` a reply to the content comes early: it counts, and the session ends.
+    /// Takes the next reply. At `SendBody` a reply to the content comes early: it counts, and the session ends. One that
+    /// the driver reads only after `body_sent` counts as the reply to the end of the content: nothing in it tells.
     pub fn on_reply(&mut self, reply: &Reply) {
         match self.state {
             State::Closed(_) => return,

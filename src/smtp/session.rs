@@ -105,6 +105,8 @@ impl Opening {
                 }
                 Opened::Failed(verdict)
             }
+            // Any 2xx is a greeting: RFC 5321 4.3.2 lists only 220, but by 4.2 a client must be prepared for codes that are
+            // not listed, and go by their first digit.
             (Awaited::Greeting, _) => {
                 self.masked = is_masked_greeting(reply);
                 self.say_hello(pipeline)

@@ -316,6 +316,11 @@ impl Transaction {
         self.given_ahead && self.mail_written && !self.mail_answered
     }
 
+    /// True if its first commands left ahead, and its content has not left.
+    pub(super) fn is_recallable(&self) -> bool {
+        self.given_ahead && matches!(self.phase, Phase::Commands | Phase::Body)
+    }
+
     /// True if RSET is due before the next MAIL: MAIL was written, and nothing has ended what it began.
     pub(super) fn needs_reset(&self) -> bool {
         self.mail_written && (self.phase == Phase::Commands || self.chunk_refused)

@@ -9,6 +9,7 @@ mod auth; // as whom a relay is spoken to
 mod batch; // messages that can be told apart when they arrive
 mod clones; // messages with several recipients
 mod dns; // where mail goes
+mod dot; // what comes before a final dot, and what has left behind it
 mod inputs; // from what a batch can be read
 mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are

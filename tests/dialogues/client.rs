@@ -24,6 +24,8 @@ pub struct Plan {
     pub client_cut: Option<usize>,
     /// The connection ends behind so many bytes of the server's.
     pub server_cut: Option<usize>,
+    /// From this step on nothing is begun any more, and what was given ahead is recalled.
+    pub stop_at: Option<usize>,
 }
 
 /// A transaction, from the client's side.
@@ -48,6 +50,9 @@ pub struct Record {
     /// Bytes of the server's that were taken as replies.
     pub consumed: usize,
     pub written: usize,
+    /// The transaction that was recalled, and how many bytes had been written by then.
+    pub recalled: Option<(usize, usize)>,
+    pub steps: usize,
     /// Why the session ended.
     pub closed: Option<Verdict>,
 }
@@ -102,6 +107,8 @@ pub fn run(plan: &Plan) -> Record {
             flights: Vec::new(),
             consumed: 0,
             written: 0,
+            recalled: None,
+            steps: 0,
             closed: None,
         },
         plan: plan.clone(),
@@ -120,6 +127,13 @@ pub fn run(plan: &Plan) -> Record {
 impl Client {
     /// Does what comes next; true at the end.
     fn step(&mut self) -> bool {
+        let stopping = self.is_stopping();
+        self.record.steps += 1;
+        if stopping && self.c.recall() {
+            let last = self.record.transactions.len() - 1;
+            assert!(self.record.recalled.is_none(), "recalled twice");
+            self.record.recalled = Some((last, self.record.written));
+        }
         match self.c.next() {
             Next::Closed(why) => {
                 self.record.closed = why;
@@ -128,7 +142,7 @@ impl Client {
             Next::Done(end) => self.finish(end.ends),
             Next::Ready if !self.inbox().is_empty() => self.read(),
             Next::Ready if !self.parser.is_idle() => self.c.on_garbled(Garbled::Surplus),
-            Next::Ready => match self.waiting.is_empty() || !self.c.may_reuse() {
+            Next::Ready => match self.waiting.is_empty() || stopping || !self.c.may_reuse() {
                 true => self.c.quit(),
                 false => {
                     let next = self.waiting.remove(0);
@@ -159,6 +173,11 @@ impl Client {
             Next::Await(stage) => panic!("nothing to read, nothing to write at {stage:?}"),
         }
         false
+    }
+
+    fn is_stopping(&self) -> bool {
+        let stop_at = self.plan.stop_at;
+        stop_at.is_some_and(|stop_at| self.record.steps >= stop_at)
     }
 
     /// What the server has sent and the client has not taken.
@@ -233,6 +252,7 @@ impl Client {
         let current = self.done;
         if let Some(next) = self.waiting.first().cloned()
             && current + 1 == self.record.transactions.len()
+            && !self.is_stopping()
             && self.begin(next, true)
         {
             self.waiting.remove(0);

@@ -101,9 +101,32 @@ fn due_by_chunk(plan: &Plan, record: &Record, t: usize, recipient: usize) -> Due
     }
 }
 
+/// The same for a transaction that was recalled: what was answered stands, everybody else was never tried.
+fn due_recalled(record: &Record, t: usize, recipient: usize) -> Due {
+    match seen(record, What::Mail(t)) {
+        Some(Class::Temp | Class::Full) => return Due::Deferred,
+        Some(Class::Perm) => return Due::Refused,
+        _ => {}
+    }
+    match seen(record, What::Rcpt(t, recipient)) {
+        Some(Class::Perm) => return Due::Refused,
+        Some(Class::Full) if was_accepted_before(record, t, recipient) => return Due::Again,
+        Some(Class::Temp | Class::Full) => return Due::Deferred,
+        _ => {}
+    }
+    match seen(record, What::Data(t)) {
+        Some(Class::Perm) => Due::Refused,
+        Some(Class::Temp | Class::Full) => Due::Deferred,
+        _ => Due::Untried,
+    }
+}
+
 /// What the answers say about `recipient` of transaction `t`.
 fn due(plan: &Plan, record: &Record, t: usize, recipient: usize) -> Due {
     let transaction = &record.transactions[t];
+    if record.recalled.is_some_and(|(recalled, _)| recalled == t) {
+        return due_recalled(record, t, recipient);
+    }
     if transaction.by_chunk && transaction.body_sent {
         return due_by_chunk(plan, record, t, recipient);
     }
@@ -173,8 +196,15 @@ pub fn judge(plan: &Plan, record: &Record) {
         .any(|answer| answer.class == Class::Twice);
     // Where replies are all alike, the shift may even pass for an answer to the content (a limit that the engine names).
     let misled = shifted && (plan.manner.chunking || plan.manner.lmtp);
-    if record.transactions.is_empty() {
+    // Who is stopped before the first message says QUIT, and has nothing to give a reason for.
+    let was_stopped = plan.stop_at.is_some() && record.closed.is_none();
+    if record.transactions.is_empty() && !was_stopped {
         judge_opening(plan, record);
+    }
+    if let Some((t, written)) = record.recalled
+        && (record.written > written || record.transactions[t].body_sent)
+    {
+        fail(&format!("bytes were written behind the recall of {t}"));
     }
     let mut transactions_in_doubt = 0;
     for (t, transaction) in record.transactions.iter().enumerate() {

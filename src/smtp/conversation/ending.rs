@@ -1,4 +1,4 @@
-//! How a conversation ends when it does not end by QUIT: lost, garbled, without TLS, given up.
+//! How a conversation ends when it does not end by QUIT: lost, garbled, without TLS, given up, recalled.
 //!
 //! INVARIANT: once the content has left to its end, and until it is answered, every such end leaves its recipients in
 //! doubt, whoever is to blame.
@@ -78,6 +78,18 @@ impl Conversation {
         if !matches!(self.state, State::Closed(_)) {
             self.close(Some(why));
         }
+    }
+
+    /// Takes back what was given ahead, while its content has not left and the message before it is answered: the session
+    /// ends without another byte. Nothing else could be said: its DATA may have been answered 354 by now, and then RSET
+    /// would be content, and a dot would deliver an empty message. Those who are not settled count as not tried. False,
+    /// and nothing has changed, if there is no such transaction.
+    pub fn recall(&mut self) -> bool {
+        let recallable = matches!(self.state, State::Transaction) && self.current.is_recallable();
+        if recallable {
+            self.close(None);
+        }
+        recallable
     }
 
     /// What a verdict names: the reply that is due, or the one to a chunk that has left behind it.

@@ -220,6 +220,21 @@ fn a_reset_that_is_refused_ends_the_session_and_hurts_no_host() {
 }
 
 #[test]
+fn any_positive_completion_is_a_greeting_and_nothing_else_is() {
+    for code in [200, 220, 221, 250, 299] {
+        let mut talk = Talk::new(Pipelining::Classic);
+        talk.says(&format!("{code} mx\r\n"));
+        assert_eq!(talk.written(), "EHLO client.example\r\n", "{code}");
+    }
+    for code in [300, 334, 354, 450, 554] {
+        let mut talk = Talk::new(Pipelining::Classic);
+        talk.says(&format!("{code} mx\r\n"));
+        let why = talk.closed().unwrap();
+        assert_eq!((why.status, why.scope), (Status::Deferred, Scope::Host));
+    }
+}
+
+#[test]
 fn helo_follows_an_ehlo_that_is_not_understood() {
     let mut talk = Talk::new(Pipelining::Classic);
     talk.says("220 mx\r\n");
@@ -322,6 +337,50 @@ fn giving_up_behind_the_dot_leaves_doubt_and_before_it_none() {
         assert_eq!(talk.done(), [end]);
         assert!(talk.closed().is_some());
     }
+}
+
+#[test]
+fn what_left_behind_a_dot_is_recalled_without_another_byte() {
+    // Not answered, accepted, at 354: in each case the only thing to do is to leave.
+    for replies in ["", "250 ok\r\n", "250 ok\r\n250 ok\r\n354 go\r\n"] {
+        let mut talk = Talk::open(Pipelining::Cross, EHLO);
+        talk.begin(&["a@b.test"]);
+        talk.written();
+        assert!(!talk.c.recall(), "it was not given ahead");
+        talk.says("250 ok\r\n250 ok\r\n354 go\r\n");
+        assert!(talk.c.begin_ahead(&mail(&["c@b.test"])));
+        talk.c.body_sent();
+        assert!(!talk.c.recall(), "the message before it is not answered");
+        talk.says("250 ok\r\n");
+        talk.says(replies);
+        assert!(talk.c.recall());
+        assert_eq!(talk.done(), ["delivered recipient dot 250"]);
+        assert_eq!(talk.done(), ["not tried"]);
+        assert_eq!(talk.closed(), None);
+        assert_eq!((talk.written(), talk.c.unanswered()), (String::new(), 0));
+        assert!(!talk.c.may_reuse() && !talk.c.is_pipelining_suspect());
+    }
+}
+
+#[test]
+fn a_recall_leaves_what_was_answered_and_what_has_left() {
+    let mut talk = Talk::open(Pipelining::Cross, EHLO);
+    talk.begin(&["a@b.test"]);
+    talk.says("250 ok\r\n250 ok\r\n354 go\r\n");
+    assert!(talk.c.begin_ahead(&mail(&["c@b.test", "d@b.test"])));
+    talk.c.body_sent();
+    talk.says("250 ok\r\n");
+    talk.done();
+    talk.says("250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n");
+    talk.c.body_sent();
+    assert!(!talk.c.recall(), "its content has left");
+    talk.says("250 ok\r\n");
+    assert_eq!(
+        talk.done(),
+        ["refused recipient rcpt 550", "delivered recipient dot 250"]
+    );
+    assert!(!talk.c.recall(), "nothing is under way");
+    assert!(matches!(talk.c.next(), Next::Ready));
 }
 
 #[test]
