@@ -201,6 +201,17 @@ pub fn judge(plan: &Plan, record: &Record) {
     if record.transactions.is_empty() && !was_stopped {
         judge_opening(plan, record);
     }
+    // A reply too many is found at the latest when nothing is due: no session that had one ends as if all were well.
+    let twice_and_seen = model.answers.iter().any(|answer| {
+        let seen = answer.end.is_some_and(|end| end < record.consumed);
+        answer.class == Class::Twice && answer.what != What::Quit && seen
+    });
+    // Unless it has filled the place of one that never came.
+    let mut answers = model.answers.iter();
+    let all_replied = answers.all(|answer| answer.end.is_some() || answer.what == What::Quit);
+    if twice_and_seen && all_replied && record.closed.is_none() && record.recalled.is_none() {
+        fail("a reply too many was passed over");
+    }
     if let Some((t, written)) = record.recalled
         && (record.written > written || record.transactions[t].body_sent)
     {
