@@ -84,7 +84,7 @@ fn every_answer_at_every_stage() {
             }
         }
     }
-    println!("{dialogues} dialogues");
+    println!("{dialogues} dialogues of replies in clear");
     assert!(dialogues > 100_000);
 }
 
@@ -112,7 +112,7 @@ fn the_connection_lost_at_every_byte() {
             dialogues += cut_everywhere(&plan);
         }
     }
-    println!("{dialogues} dialogues");
+    println!("{dialogues} dialogues of connections cut");
     assert!(dialogues > 10_000);
 }
 
@@ -144,7 +144,7 @@ fn a_stop_at_every_step() {
             }
         }
     }
-    println!("{dialogues} dialogues");
+    println!("{dialogues} dialogues of runs stopped");
     println!("{recalled} recalled, {behind_354} of them behind 354");
     assert!(dialogues > 10_000 && recalled > 500 && behind_354 > 50);
 }
@@ -210,7 +210,7 @@ fn every_answer_of_an_opening_with_tls_and_auth() {
             dialogues += walk(&plan, 2);
         }
     }
-    println!("{dialogues} dialogues");
+    println!("{dialogues} dialogues of openings with TLS and AUTH");
     assert!(dialogues > 5_000);
 }
 
@@ -239,7 +239,7 @@ fn every_answer_to_lmtp_and_to_chunks() {
             }
         }
     }
-    println!("{dialogues} dialogues");
+    println!("{dialogues} dialogues of LMTP and chunks");
     assert!(dialogues > 20_000);
 }
 

@@ -2,10 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
-use mailer::sink::{Listen, SinkConfig};
+use mailer::sink::{Listen, SinkConfig, certificate};
+use openssl::pkey::PKey;
+use openssl::ssl::{SslAcceptor, SslMethod};
+use openssl::x509::X509;
 
 use crate::batch::{Batch, message};
 use crate::lab::{Ended, Lab, keeping};
@@ -37,7 +40,7 @@ fn a_stop_takes_back_what_left_with_the_dot_before_it() {
 const CONTENT_BYTES: usize = 24 * 1024 * 1024;
 
 /// Reads up to the first `end`; true if it came.
-fn read_to(client: &mut TcpStream, end: &[u8]) -> bool {
+fn read_to(client: &mut impl Read, end: &[u8]) -> bool {
     let mut piece = [0; 64 * 1024];
     let mut tail = Vec::new();
     loop {
@@ -52,9 +55,60 @@ fn read_to(client: &mut TcpStream, end: &[u8]) -> bool {
     }
 }
 
+/// Answers each command in turn; false if one did not come.
+fn answer(client: &mut (impl Read + Write), dialogue: &[(&[u8], &[u8])]) -> bool {
+    dialogue.iter().all(|(command, reply)| {
+        read_to(client, command)
+            && client
+                .write_all(reply)
+                .and_then(|()| client.flush())
+                .is_ok()
+    })
+}
+
+/// Takes a message, and says `early` when its content has begun. True if the final dot comes.
+fn take_message(client: &mut (impl Read + Write), early: &[u8]) -> bool {
+    let dialogue: [(&[u8], &[u8]); 5] = [
+        (b"EHLO", b"250 long.test\r\n"),
+        (b"MAIL", b"250 ok\r\n"),
+        (b"RCPT", b"250 ok\r\n"),
+        (b"DATA\r\n", b"354 go\r\n"),
+        (b"Message-ID", early),
+    ];
+    answer(client, &dialogue) && read_to(client, b"\r\n.\r\n")
+}
+
+/// A session of such a server, in clear or behind STARTTLS. True if the final dot comes.
+fn converse(mut client: TcpStream, acceptor: Option<&SslAcceptor>, early: &[u8]) -> bool {
+    if client.write_all(b"220 hello\r\n").is_err() {
+        return false;
+    }
+    let Some(acceptor) = acceptor else {
+        return take_message(&mut client, early);
+    };
+    let dialogue: [(&[u8], &[u8]); 2] = [
+        (b"EHLO", b"250-long.test\r\n250 STARTTLS\r\n"),
+        (b"STARTTLS\r\n", b"220 go\r\n"),
+    ];
+    answer(&mut client, &dialogue)
+        && acceptor
+            .accept(client)
+            .is_ok_and(|mut client| take_message(&mut client, early))
+}
+
+fn acceptor() -> SslAcceptor {
+    let made = certificate::self_signed(&["long.test"]).unwrap();
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
+    let key = PKey::private_key_from_pem(&made.key_pem).unwrap();
+    builder.set_private_key(&key).unwrap();
+    let certificate = X509::from_pem(&made.chain_pem).unwrap();
+    builder.set_certificate(&certificate).unwrap();
+    builder.build()
+}
+
 /// Sends a long message to a server that says `early` in the middle of the content. How it ended, and whether the server
 /// has seen the final dot.
-fn speak_early(ip: &str, early: &'static [u8]) -> (Ended, bool) {
+fn speak_early(ip: &str, in_tls: bool, early: &'static [u8]) -> (Ended, bool) {
     let listen = Listen::Addresses(vec!["127.0.10.1".parse().unwrap()]);
     let config = SinkConfig {
         listen,
@@ -62,52 +116,44 @@ fn speak_early(ip: &str, early: &'static [u8]) -> (Ended, bool) {
     };
     let lab = Lab::new(&format!("long.test A {ip}\n"), config);
     let saw_dot = Arc::new(AtomicBool::new(false));
-    let seen = Mutex::new(Arc::clone(&saw_dot));
-    let speak = move |mut client: TcpStream, _: &AtomicBool| {
-        let _ = client.write_all(b"220 hello\r\n");
-        for (command, reply) in [
-            (&b"EHLO"[..], &b"250 long.test\r\n"[..]),
-            (b"MAIL", b"250 ok\r\n"),
-            (b"RCPT", b"250 ok\r\n"),
-            (b"DATA\r\n", b"354 go\r\n"),
-            (b"Subject", early),
-        ] {
-            if !read_to(&mut client, command) || client.write_all(reply).is_err() {
-                return;
-            }
-        }
-        let dot = read_to(&mut client, b"\r\n.\r\n");
-        seen.lock().unwrap().store(dot, Ordering::Relaxed);
+    let seen = Arc::clone(&saw_dot);
+    let acceptor = in_tls.then(acceptor);
+    let speak = move |client: TcpStream, _: &AtomicBool| {
+        let saw_dot = converse(client, acceptor.as_ref(), early);
+        seen.fetch_or(saw_dot, Ordering::Relaxed);
     };
     let address = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), lab.sink.port());
     let peer = Peer::start(address, speak);
     let line = format!("{}\n", "x".repeat(70));
     let body = line.repeat(CONTENT_BYTES / line.len());
-    let path = lab.file(
-        "long.eml",
-        format!("{}{body}", message(1, &["u@long.test"], "")),
-    );
+    let content = format!("{}{body}", message(1, &["u@long.test"], ""));
+    let path = lab.file("long.eml", content);
     let ended = lab.start_with(&NO_RETRY, &[&path]).wait();
     drop(peer);
+    assert_eq!(ended.row("u@long.test").tls.is_empty(), !in_tls);
     (ended, saw_dot.load(Ordering::Relaxed))
 }
 
 #[test]
 fn a_success_that_comes_while_the_content_leaves_is_no_delivery_and_keeps_the_dot_back() {
-    let (ended, saw_dot) = speak_early("127.0.10.2", b"250 2.0.0 queued\r\n");
-    ended.assert_status(75);
-    let row = ended.row("u@long.test");
-    let seen = [&row.status, &row.class, &row.stage];
-    assert_eq!(seen, ["deferred", "host", "body"], "{row:?}");
-    assert!(!saw_dot);
+    for (ip, in_tls) in [("127.0.10.2", false), ("127.0.10.3", true)] {
+        let (ended, saw_dot) = speak_early(ip, in_tls, b"250 2.0.0 queued\r\n");
+        ended.assert_status(75);
+        let row = ended.row("u@long.test");
+        let seen = [&row.status, &row.code, &row.class, &row.stage];
+        assert_eq!(seen, ["deferred", "250", "host", "body"], "{row:?}");
+        assert!(!saw_dot);
+    }
 }
 
 #[test]
 fn a_refusal_that_comes_while_the_content_leaves_counts_and_keeps_the_dot_back() {
-    let (ended, saw_dot) = speak_early("127.0.10.3", b"552 5.3.4 too large\r\n");
-    ended.assert_status(1);
-    let row = ended.row("u@long.test");
-    let seen = [&row.status, &row.code, &row.stage];
-    assert_eq!(seen, ["refused", "552", "body"], "{row:?}");
-    assert!(!saw_dot);
+    for (ip, in_tls) in [("127.0.10.4", false), ("127.0.10.5", true)] {
+        let (ended, saw_dot) = speak_early(ip, in_tls, b"552 5.3.4 too large\r\n");
+        ended.assert_status(1);
+        let row = ended.row("u@long.test");
+        let seen = [&row.status, &row.code, &row.stage];
+        assert_eq!(seen, ["refused", "552", "body"], "{row:?}");
+        assert!(!saw_dot);
+    }
 }
