@@ -59,6 +59,7 @@ fn plan(level: Pipelining, messages: usize, recipients: usize) -> Plan {
         script: Vec::new(),
         client_cut: None,
         server_cut: None,
+        early: None,
         stop_at: None,
     }
 }
@@ -147,6 +148,38 @@ fn a_stop_at_every_step() {
     println!("{dialogues} dialogues of runs stopped");
     println!("{recalled} recalled, {behind_354} of them behind 354");
     assert!(dialogues > 10_000 && recalled > 500 && behind_354 > 50);
+}
+
+#[test]
+fn a_reply_before_the_content_in_every_transaction() {
+    let earlies = [
+        "552 5.3.4 too large",
+        "452 4.3.1 no room",
+        "421 4.3.2 bye",
+        "250 2.0.0 queued",
+        "354 go on",
+        "what?",
+        "",
+    ];
+    let mut dialogues = 0;
+    for level in LEVELS {
+        for (early, t) in earlies
+            .into_iter()
+            .flat_map(|early| (0..3).map(move |t| (early, t)))
+        {
+            let plan = Plan {
+                early: Some((t, early)),
+                ..plan(level, 3, 2)
+            };
+            dialogues += walk(&plan, 1);
+            let record = run(&plan);
+            assert!(record.model.early_end.is_some(), "{plan:?}");
+            assert_eq!(record.model.accepted.len(), t, "{plan:?}");
+            assert!(!record.transactions[t].body_sent && record.closed.is_some());
+        }
+    }
+    println!("{dialogues} dialogues of replies before the content");
+    assert!(dialogues > 1_000);
 }
 
 /// True if the client has recalled a message whose DATA it has seen answered as it should be.

@@ -24,6 +24,8 @@ pub struct Plan {
     pub client_cut: Option<usize>,
     /// The connection ends behind so many bytes of the server's.
     pub server_cut: Option<usize>,
+    /// A reply that comes right behind the 354 of a transaction.
+    pub early: Option<(usize, &'static str)>,
     /// From this step on nothing is begun any more, and what was given ahead is recalled.
     pub stop_at: Option<usize>,
 }
@@ -102,7 +104,8 @@ pub fn run(plan: &Plan) -> Record {
         c: Conversation::new(settings).unwrap(),
         parser: ReplyParser::new(),
         record: Record {
-            model: Model::new(ahead, plan.manner, plan.careless, plan.script.clone()),
+            model: Model::new(ahead, plan.manner, plan.careless, plan.script.clone())
+                .with_early_reply(plan.early),
             transactions: Vec::new(),
             flights: Vec::new(),
             consumed: 0,

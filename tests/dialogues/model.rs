@@ -43,6 +43,10 @@ pub struct Model {
     refused: Option<usize>,
     /// RSET was refused in this flight: the MAIL behind it could not know.
     reset_refused: bool,
+    /// Said right behind the 354 of this transaction, before any content has come.
+    early: Option<(usize, &'static str)>,
+    /// Where that ends in the stream, once it was said.
+    pub early_end: Option<usize>,
     /// Commands of this flight so far, and whether one of them had to be the last.
     in_flight: usize,
     flight_over: bool,
@@ -72,11 +76,18 @@ impl Model {
             authenticated: false,
             refused: None,
             reset_refused: false,
+            early: None,
+            early_end: None,
             in_flight: 0,
             flight_over: false,
         };
         model.answer(What::Greeting, "220 model.test");
         model
+    }
+
+    /// This reply comes right behind the 354 of transaction `t`.
+    pub fn with_early_reply(self, early: Option<(usize, &'static str)>) -> Model {
+        Model { early, ..self }
     }
 
     /// A flight of the client arrives, or (not `whole`) what came of it before the connection failed.
@@ -122,6 +133,9 @@ impl Model {
     }
 
     fn take_content(&mut self, unit: &[u8]) {
+        if self.early_end.is_some() {
+            self.complain("content behind a reply to it");
+        }
         self.in_data = false;
         self.flight_over = self.ahead != Ahead::Across;
         let mut content = Vec::new();
@@ -393,6 +407,15 @@ impl Model {
             "354 go"
         };
         let class = self.answer(What::Data(transaction), reply);
+        if let Some((early_in, early)) = self.early
+            && early_in == transaction
+            && class == Class::Good
+            && !for_nobody
+        {
+            self.stream.extend_from_slice(early.as_bytes());
+            self.stream.extend_from_slice(b"\r\n");
+            self.early_end = Some(self.stream.len());
+        }
         self.in_data = if for_nobody {
             class == Class::Odd
         } else {

@@ -145,6 +145,21 @@ fn due(plan: &Plan, record: &Record, t: usize, recipient: usize) -> Due {
         Some(_) => return Due::Deferred,
         None => return Due::Deferred,
     }
+    // What is said of content that has not come counts if it is a refusal, and is never a delivery.
+    if let Some((early_in, early)) = plan.early
+        && early_in == t
+        && record
+            .model
+            .early_end
+            .is_some_and(|end| end <= record.consumed)
+    {
+        let is_refusal = early.starts_with('5');
+        return if is_refusal {
+            Due::Refused
+        } else {
+            Due::Deferred
+        };
+    }
     match seen(record, What::Data(t)) {
         Some(Class::Good | Class::Twice) if transaction.body_sent => {}
         Some(Class::Perm) => return Due::Refused,
