@@ -91,6 +91,8 @@ struct Seen {
     messages: Vec<String>,
     /// How often commands came behind a final dot.
     ahead: usize,
+    /// And how often behind the first of a session, when nothing was proven yet.
+    ahead_of_first: usize,
 }
 
 /// A relay that offers these extensions, with a laboratory whose own receiver has nothing to do.
@@ -144,6 +146,7 @@ fn converse(
     let mut reader = BufReader::new(client);
     writer.write_all(b"220 odd.test ESMTP\r\n")?;
     let mut line = String::new();
+    let mut is_first = true;
     loop {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
@@ -157,7 +160,12 @@ fn converse(
                 writer.write_all(b"354 go\r\n")?;
                 take_content(&mut reader, seen)?;
                 let is_ahead = !reader.buffer().is_empty();
-                seen.lock().unwrap().ahead += usize::from(is_ahead);
+                {
+                    let mut seen = seen.lock().unwrap();
+                    seen.ahead += usize::from(is_ahead);
+                    seen.ahead_of_first += usize::from(is_ahead && is_first);
+                }
+                is_first = false;
                 writer.write_all(b"250 2.0.0 taken\r\n")?;
                 match ahead {
                     Ahead::HangsUp if is_ahead => return Ok(()),
@@ -194,7 +202,9 @@ const PIPELINING: &str = "250 PIPELINING\r\n";
 fn a_server_that_bears_it_is_always_run_ahead_of() {
     let odd = Odd::start(PIPELINING, Ahead::Borne);
     odd.send(50, &[]);
-    assert!(odd.seen.lock().unwrap().ahead >= 45);
+    let seen = odd.seen.lock().unwrap();
+    assert!(seen.ahead >= 45);
+    assert_eq!(seen.ahead_of_first, 0, "the first message proves it");
 }
 
 #[test]
