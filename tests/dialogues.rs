@@ -6,6 +6,8 @@
 //! model's record of what was answered, and how much of it the client has seen, and says how each recipient must have
 //! ended.
 //!
+//! Connections are cut at every byte, runs stopped at every step, and replies come before they are due.
+//!
 //! The tree of answers is walked depth first: every sequence of answers that can be reached with at most so many of them
 //! not good.
 

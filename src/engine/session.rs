@@ -303,7 +303,8 @@ impl Session {
         }
     }
 
-    /// Writes the content, its final dot and what was given ahead, in one flight; or the commands and the content as one
+    /// Writes the content, its final dot and what was given ahead, in one flight (but for a look before the dot of long
+    /// content: the dot is kept back if the server has spoken); or the commands and the content as one
     /// chunk (RFC 3030). Call it at [`Turn::Body`].
     pub fn send_body(&mut self, content: &[u8]) {
         let mut stuffed = std::mem::take(&mut self.stuffed);

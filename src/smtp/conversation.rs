@@ -10,7 +10,8 @@
 //!   and would be taken for a reply inside TLS (CVE-2021-38371). Else make the handshake, then
 //!   [`Conversation::tls_started`] or [`Conversation::tls_failed`].
 //! - `SendBody(Framing::Dot)`: perhaps [`Conversation::begin_ahead`]; then write, in one go, the output, the stuffed
-//!   content, its final dot (`dot::end_of`) and [`Conversation::output_after_dot`]; then [`Conversation::body_sent`].
+//!   content, its final dot (`dot::end_of`) and [`Conversation::output_after_dot`]; then [`Conversation::body_sent`]. If
+//!   bytes come before the dot has left, keep it back and hand them over.
 //! - `SendBody(Framing::Bdat)`: write, in one go, the output and the content as it is, exactly [`Mail::size`] octets of it;
 //!   then `body_sent`.
 //! - `Done`: the ends of the oldest transaction begun and not reported yet.

@@ -1,9 +1,11 @@
-//! Around the final dot: what comes before it although nothing is due, and what has left behind it when the run is to end.
+//! Around the final dot: what comes before it although nothing is due, how long content may take up to it, and what has
+//! left behind it when the run is to end.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mailer::sink::{Listen, SinkConfig, certificate};
 use openssl::pkey::PKey;
@@ -41,6 +43,11 @@ const CONTENT_BYTES: usize = 24 * 1024 * 1024;
 
 /// Reads up to the first `end`; true if it came.
 fn read_to(client: &mut impl Read, end: &[u8]) -> bool {
+    read_slowly_to(client, end, Duration::ZERO)
+}
+
+/// The same with a pause behind each piece.
+fn read_slowly_to(client: &mut impl Read, end: &[u8], pause: Duration) -> bool {
     let mut piece = [0; 64 * 1024];
     let mut tail = Vec::new();
     loop {
@@ -52,6 +59,9 @@ fn read_to(client: &mut impl Read, end: &[u8]) -> bool {
             return true;
         }
         tail.drain(..tail.len().saturating_sub(end.len()));
+        if !pause.is_zero() {
+            std::thread::park_timeout(pause);
+        }
     }
 }
 
@@ -66,16 +76,27 @@ fn answer(client: &mut (impl Read + Write), dialogue: &[(&[u8], &[u8])]) -> bool
     })
 }
 
+/// What asks for a message.
+const ENVELOPE: [(&[u8], &[u8]); 4] = [
+    (b"EHLO", b"250 long.test\r\n"),
+    (b"MAIL", b"250 ok\r\n"),
+    (b"RCPT", b"250 ok\r\n"),
+    (b"DATA\r\n", b"354 go\r\n"),
+];
+
 /// Takes a message, and says `early` when its content has begun. True if the final dot comes.
 fn take_message(client: &mut (impl Read + Write), early: &[u8]) -> bool {
-    let dialogue: [(&[u8], &[u8]); 5] = [
-        (b"EHLO", b"250 long.test\r\n"),
-        (b"MAIL", b"250 ok\r\n"),
-        (b"RCPT", b"250 ok\r\n"),
-        (b"DATA\r\n", b"354 go\r\n"),
-        (b"Message-ID", early),
-    ];
-    answer(client, &dialogue) && read_to(client, b"\r\n.\r\n")
+    answer(client, &ENVELOPE)
+        && answer(client, &[(b"Message-ID", early)])
+        && read_to(client, b"\r\n.\r\n")
+}
+
+/// Takes a message little by little: never silent for long, and never done soon. True if the final dot comes.
+fn take_slowly(mut client: TcpStream) -> bool {
+    client.write_all(b"220 hello\r\n").is_ok()
+        && answer(&mut client, &ENVELOPE)
+        && read_slowly_to(&mut client, b"\r\n.\r\n", Duration::from_millis(10))
+        && client.write_all(b"250 ok\r\n").is_ok()
 }
 
 /// A session of such a server, in clear or behind STARTTLS. True if the final dot comes.
@@ -106,21 +127,23 @@ fn acceptor() -> SslAcceptor {
     builder.build()
 }
 
-/// Sends a long message to a server that says `early` in the middle of the content. How it ended, and whether the server
-/// has seen the final dot.
-fn speak_early(ip: &str, in_tls: bool, early: &'static [u8]) -> (Ended, bool) {
+/// Sends a long message to the server at `ip` with this configuration; `speak` says if it has seen the final dot. How it
+/// ended, and whether one was seen.
+fn deliver_long(
+    ip: &str,
+    config: &str,
+    speak: impl Fn(TcpStream) -> bool + Send + 'static,
+) -> (Ended, bool) {
     let listen = Listen::Addresses(vec!["127.0.10.1".parse().unwrap()]);
-    let config = SinkConfig {
+    let sink = SinkConfig {
         listen,
         ..keeping(&[])
     };
-    let lab = Lab::new(&format!("long.test A {ip}\n"), config);
+    let lab = Lab::new(&format!("long.test A {ip}\n"), sink);
     let saw_dot = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&saw_dot);
-    let acceptor = in_tls.then(acceptor);
     let speak = move |client: TcpStream, _: &AtomicBool| {
-        let saw_dot = converse(client, acceptor.as_ref(), early);
-        seen.fetch_or(saw_dot, Ordering::Relaxed);
+        seen.fetch_or(speak(client), Ordering::Relaxed);
     };
     let address = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), lab.sink.port());
     let peer = Peer::start(address, speak);
@@ -128,10 +151,41 @@ fn speak_early(ip: &str, in_tls: bool, early: &'static [u8]) -> (Ended, bool) {
     let body = line.repeat(CONTENT_BYTES / line.len());
     let content = format!("{}{body}", message(1, &["u@long.test"], ""));
     let path = lab.file("long.eml", content);
-    let ended = lab.start_with(&NO_RETRY, &[&path]).wait();
+    let config = lab.file("mailer.toml", config);
+    let arguments = [&NO_RETRY[..], &["--config", config.to_str().unwrap()]].concat();
+    let ended = lab.start_with(&arguments, &[&path]).wait();
     drop(peer);
-    assert_eq!(ended.row("u@long.test").tls.is_empty(), !in_tls);
     (ended, saw_dot.load(Ordering::Relaxed))
+}
+
+/// The same to a server that says `early` in the middle of the content.
+fn speak_early(ip: &str, in_tls: bool, early: &'static [u8]) -> (Ended, bool) {
+    let acceptor = in_tls.then(acceptor);
+    let (ended, saw_dot) = deliver_long(ip, "", move |client| {
+        converse(client, acceptor.as_ref(), early)
+    });
+    assert_eq!(ended.row("u@long.test").tls.is_empty(), !in_tls);
+    (ended, saw_dot)
+}
+
+#[test]
+fn content_has_one_deadline_however_steadily_it_leaves() {
+    // As fast as that, it would be gone within the time of the stage.
+    let config = "min_data_rate = 100000000\n[timeouts]\nbody = \"500ms\"\n";
+    let (ended, saw_dot) = deliver_long("127.0.10.6", config, take_slowly);
+    ended.assert_status(75);
+    let row = ended.row("u@long.test");
+    let seen = [&row.status, &row.class, &row.stage];
+    assert_eq!(seen, ["deferred", "host", "body"], "{row:?}");
+    assert!(row.reply.contains("timed out") && !saw_dot, "{row:?}");
+}
+
+#[test]
+fn long_content_has_as_long_as_the_least_rate_allows() {
+    let config = "[timeouts]\nbody = \"500ms\"\n";
+    let (ended, saw_dot) = deliver_long("127.0.10.7", config, take_slowly);
+    ended.assert_status(0);
+    assert!(saw_dot);
 }
 
 #[test]
