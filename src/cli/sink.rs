@@ -156,6 +156,7 @@ fn write_stats(path: &Path, stats: &Stats) -> Result<()> {
         "messages": stats.messages,
         "recipients": stats.recipients,
         "bytes": stats.bytes,
+        "span_secs": stats.span.as_secs_f64(),
         "turns": stats.turns,
         "turns_per_message": stats.turns_per_message(),
         "reused_messages": stats.reused_messages,

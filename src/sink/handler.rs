@@ -4,7 +4,7 @@
 //! drops counts nothing, one whose reply a rule loses counts as taken.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::duplicates::Fingerprint;
 use super::rule::{Action, Rule};
@@ -197,6 +197,7 @@ impl<'a> SinkHandler<'a> {
         self.messages += 1;
         add(&counters.recipients, recipients);
         add(&counters.bytes, content_bytes);
+        counters.span.extend(Instant::now());
         if self.messages >= REUSED_FROM {
             add(&counters.reused_messages, 1);
             add(&counters.reused_turns, self.turns - self.turns_counted);
@@ -250,6 +251,7 @@ impl Handler for SinkHandler<'_> {
     }
 
     fn mail(&mut self, _transaction: &Transaction) -> Decision {
+        self.shared.counters.span.begin(Instant::now());
         let limit = self.shared.config.messages_per_connection_max;
         if limit.is_some_and(|limit| self.messages >= limit) {
             return self.counted(Decision::reply(

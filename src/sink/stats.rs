@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::smtp::server::Violation;
 
@@ -30,6 +32,9 @@ pub struct Stats {
     pub recipients: u64,
     /// Octets of messages taken, without dot-stuffing.
     pub bytes: u64,
+    /// From the first MAIL of all sessions to the last message taken: connecting and greeting are not in it, nor is what a
+    /// client does before and after.
+    pub span: Duration,
     /// Turns in all sessions.
     pub turns: u64,
     /// Messages taken as the third or a later one of their session.
@@ -166,6 +171,34 @@ impl Gauge {
     }
 }
 
+/// The time from a first event to the last one of another kind, whatever thread sees them.
+#[derive(Default, Debug)]
+pub(super) struct Span {
+    first: OnceLock<Instant>,
+    nanos: AtomicU64,
+}
+
+impl Span {
+    /// It begins now, unless it began before.
+    pub fn begin(&self, now: Instant) {
+        // Who comes second is not the first.
+        let _ = self.first.set(now);
+    }
+
+    /// It reaches at least to now, if it began at all.
+    pub fn extend(&self, now: Instant) {
+        if let Some(&first) = self.first.get() {
+            let nanos = now.saturating_duration_since(first).as_nanos();
+            let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+            self.nanos.fetch_max(nanos, Ordering::Relaxed);
+        }
+    }
+
+    fn length(&self) -> Duration {
+        Duration::from_nanos(read(&self.nanos))
+    }
+}
+
 /// The counters behind [`Stats`].
 #[derive(Default, Debug)]
 pub(super) struct Counters {
@@ -174,6 +207,7 @@ pub(super) struct Counters {
     pub messages: AtomicU64,
     pub recipients: AtomicU64,
     pub bytes: AtomicU64,
+    pub span: Span,
     pub turns: AtomicU64,
     pub reused_messages: AtomicU64,
     pub reused_turns: AtomicU64,
@@ -214,6 +248,7 @@ impl Counters {
             messages: read(&self.messages),
             recipients: read(&self.recipients),
             bytes: read(&self.bytes),
+            span: self.span.length(),
             turns: read(&self.turns),
             reused_messages: read(&self.reused_messages),
             reused_turns: read(&self.reused_turns),
@@ -249,6 +284,20 @@ fn read(counter: &AtomicU64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_lasts_from_the_first_beginning_to_the_latest_end() {
+        let (span, start) = (Span::default(), Instant::now());
+        let at = |secs| start + Duration::from_secs(secs);
+        span.extend(at(1));
+        assert_eq!(span.length(), Duration::ZERO, "not begun");
+        span.begin(at(2));
+        span.begin(at(3));
+        assert_eq!(span.length(), Duration::ZERO, "nothing reached");
+        span.extend(at(9));
+        span.extend(at(7));
+        assert_eq!(span.length(), Duration::from_secs(7));
+    }
 
     #[test]
     fn the_report_names_everything() {
