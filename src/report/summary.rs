@@ -229,6 +229,36 @@ mod tests {
     }
 
     #[test]
+    fn a_stopped_site_is_told_of_in_one_line_and_many_are_counted() {
+        let verdict = Verdict::new(
+            Status::Refused,
+            Scope::Message,
+            Stage::Dot,
+            550,
+            Some(Enhanced::new(5, 7, 26)),
+            "no\u{1b}[2J\r\nmailer: all is well",
+        );
+        let mut site = StoppedSite {
+            domain: Some("x.test".into()),
+            verdict: std::sync::Arc::new(verdict),
+            left: 12345,
+        };
+        let line = stopped_line(&site);
+        let expected = "x.test's servers refuse our mail as such (550 5.7.26 no?[2J??mailer: all is well): stopped sending there, \
+            mail for 12345 recipients stays queued; mend SPF, DKIM, DMARC or reverse DNS before you send again";
+        assert_eq!(line, expected);
+        let mut summary = Summary::default();
+        for _ in 0..STOPPED_MAX + 3 {
+            summary.add_stopped(&site);
+        }
+        let screen = summary.render(1, Duration::from_secs(1));
+        assert_eq!(screen.matches(&line).count(), STOPPED_MAX);
+        assert!(screen.ends_with("stopped sending to 3 more sites for such reasons\n"));
+        site.domain = None;
+        assert!(stopped_line(&site).starts_with("the relay refuses our mail as such ("));
+    }
+
+    #[test]
     fn reasons_without_end_take_bounded_memory_and_one_screen() {
         let mut summary = Summary::default();
         for number in 0..5000 {

@@ -19,9 +19,14 @@ fn lab(rule: &str) -> Lab {
     Lab::new(zone, crate::lab::keeping(&[rule]))
 }
 
-/// Delivers with one session per site and these keys.
+/// Delivers with these keys; with one session per site, unless they say otherwise.
 fn send(lab: &Lab, batch: &Batch, keys: &str, arguments: &[&str]) -> Ended {
-    let config = lab.file("mailer.toml", format!("max_sessions = 1\n{keys}\n"));
+    let sessions = if keys.contains("max_sessions") {
+        ""
+    } else {
+        "max_sessions = 1\n"
+    };
+    let config = lab.file("mailer.toml", format!("{sessions}{keys}\n"));
     let all = [&["--config", config.to_str().unwrap()], arguments].concat();
     lab.send(batch, &all)
 }
@@ -61,6 +66,17 @@ fn a_site_that_refuses_us_as_the_sender_is_left_alone_and_the_rest_of_its_mail_s
         };
         assert!(line.starts_with(STOPPED), "{line}");
     }
+}
+
+#[test]
+fn with_many_sessions_a_stopped_site_has_refused_at_most_two_more_messages_on_each() {
+    let lab = lab(&rule("dot", "550 5.7.26 no SPF, no DKIM"));
+    let batch = Batch::to_domain("bad.test", 2000);
+    let ended = send(&lab, &batch, "max_sessions = 8", &[]);
+    ended.assert_status(75);
+    let refused = ended.count("refused");
+    assert!((10..=10 + 2 * 8).contains(&refused), "{refused} refused");
+    assert_eq!(ended.count("deferred"), 2000 - refused);
 }
 
 #[test]

@@ -48,11 +48,12 @@ fn a_time_without_a_unit_is_refused_where_it_stands() {
 #[test]
 fn what_config_prints_has_the_same_effect_when_read() {
     let text = "hello = \"a.test\"\nrelay = [\"[::1]:2525\", \"lmtp:///run/x\", \"smtps://mx.test\"]\ntls = \"require\"\nbind = [\"127.0.0.2\"]\ndns = [\"127.0.0.1:53\"]\nstate = \"/x\"\n\
-                max_workers = 9\n[retry]\nmin = \"1500ms\"\n[queue.big]\ndomains = [\"a.test\"]\nmax_workers = 3\n";
+                max_workers = 9\nsender_refusals = 0\n[retry]\nmin = \"1500ms\"\n[queue.big]\ndomains = [\"a.test\"]\nmax_workers = 3\n";
     let settings = from_text(text).unwrap();
     let again = from_text(&to_toml(&settings)).unwrap();
     assert_eq!(format!("{settings:?}"), format!("{again:?}"));
     assert_eq!(settings.queues[0].workers_max, Some(3));
+    assert_eq!(again.sender_refusals, 0);
     let relays: Vec<String> = settings.relays.iter().map(relay::to_text).collect();
     assert_eq!(
         relays,
