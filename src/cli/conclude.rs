@@ -92,6 +92,13 @@ fn show_problems(end: &RunEnd) {
 
 /// What kept the run from doing its work, if anything did.
 fn fatal(end: &mut RunEnd, stopped: Option<Stopped>) -> Option<anyhow::Error> {
+    if let Some(breakdown) = &end.breakdown {
+        let text = format!(
+            "a bug in mailer: its thread `{}` has panicked, and sending was stopped: {}",
+            breakdown.thread, breakdown.text
+        );
+        return Some(Failure::new(Exit::Software, text).into());
+    }
     if let Some(error) = &end.ledger_failure {
         if let Some(error) = end.read.as_ref().and_then(|read| read.error.as_ref()) {
             say::complain(error);

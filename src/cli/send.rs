@@ -222,21 +222,4 @@ fn keep<T>(outcome: io::Result<T>, failure: &mut Option<io::Error>) -> Option<T>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::TlsError;
-
-    #[test]
-    fn certificates_are_the_configuration_s_fault_and_a_library_without_tls_is_not() {
-        let failure = |path: Option<&str>| {
-            let error = StartError::Tls(TlsError {
-                path: path.map(Into::into),
-                text: "no".into(),
-            });
-            start_failure(error).downcast::<Failure>().unwrap()
-        };
-        assert_eq!(failure(Some("ca.pem")).exit, Exit::Config);
-        assert_eq!(failure(None).exit, Exit::Software);
-        assert_eq!(failure(None).message, "TLS cannot be used: no");
-    }
-}
+mod tests;

@@ -3,15 +3,19 @@
 //! It ends when the batch has been read to its end and every recipient is settled for this run; that is the end of the
 //! run. It hands the ledger back, for the report.
 //!
+//! If a thread of the run has panicked, nobody may be left who could settle some recipients: then it ends when the batch
+//! has been read and the last worker is gone.
+//!
 //! A record that cannot be written is fatal: `on_failure` is called at once, so that no new transaction is begun, and
 //! what is still under way is waited for; what could not be recorded is in the error that the run ends with.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use crossbeam_channel::Receiver;
 
+use super::guard::Watch;
+use super::shared::Shared;
 use super::status::Gauges;
 use crate::ledger::{Attempt, Ledger};
 use crate::mail::{QueueId, RecipientNo, Status};
@@ -28,6 +32,8 @@ pub enum Entry {
     ReadToEnd,
     /// What became of some recipients in an attempt.
     Attempts(Vec<Attempt>),
+    /// Something that the end of the run depends on has changed.
+    Wake,
     /// These recipients are not tried again in this run.
     Left {
         /// Who, and in which state.
@@ -41,33 +47,63 @@ pub enum Entry {
 pub fn keep(
     mut ledger: Ledger,
     entries: &Receiver<Entry>,
-    gauges: &Arc<Gauges>,
+    shared: &Shared,
+    watch: &Watch,
     on_failure: impl Fn(),
 ) -> (Ledger, Option<io::Error>) {
+    let gauges = &shared.gauges;
     let mut failure = None;
     let mut read_to_end = false;
-    while !(read_to_end && ledger.unsettled() == 0) {
+    let is_deserted = || shared.breakdown().is_some() && shared.workers_alive.load(SeqCst) == 0;
+    let mut enter_watched = |ledger: &mut Ledger, entry: Entry| {
+        let entered = watch.over("ledger", || {
+            shared.settings.trip.at("ledger");
+            enter(ledger, &entry, gauges)
+        });
+        match entered {
+            Some(Ok(())) => {}
+            Some(Err(error)) if failure.is_none() => {
+                failure = Some(error);
+                on_failure();
+            }
+            Some(Err(_)) => {}
+            None => doubt(ledger, &entry),
+        }
+        gauges.show_counts(&ledger.counts());
+    };
+    while !(read_to_end && (ledger.unsettled() == 0 || is_deserted())) {
         // Every sender gone before the end: only if the threads of the run are gone, so nothing more will come.
         let Ok(entry) = entries.recv() else { break };
         read_to_end |= matches!(entry, Entry::ReadToEnd);
-        if let Err(error) = enter(&mut ledger, entry, gauges)
-            && failure.is_none()
-        {
-            failure = Some(error);
-            on_failure();
-        }
-        gauges.show_counts(&ledger.counts());
+        enter_watched(&mut ledger, entry);
+    }
+    // What the last workers have said before they went.
+    for entry in entries.try_iter() {
+        enter_watched(&mut ledger, entry);
     }
     (ledger, failure)
 }
 
-fn enter(ledger: &mut Ledger, entry: Entry, gauges: &Gauges) -> io::Result<()> {
+/// The ledger has panicked over `entry`: who may have been delivered to, and is not known as such, is in doubt.
+fn doubt(ledger: &mut Ledger, entry: &Entry) {
+    let Entry::Attempts(attempts) = entry else {
+        return;
+    };
+    for attempt in attempts {
+        let is_known = ledger.outcome(attempt.recipient).status == attempt.verdict.status;
+        if attempt.verdict.status == Status::Delivered && !is_known {
+            ledger.leave(attempt.recipient, Status::InDoubt);
+        }
+    }
+}
+
+fn enter(ledger: &mut Ledger, entry: &Entry, gauges: &Gauges) -> io::Result<()> {
     match entry {
-        Entry::Admitted { last } => ledger.admit(last),
-        Entry::ReadToEnd => {}
+        Entry::Admitted { last } => ledger.admit(*last),
+        Entry::ReadToEnd | Entry::Wake => {}
         Entry::Attempts(attempts) => {
             let mut outcome = Ok(());
-            for attempt in &attempts {
+            for attempt in attempts {
                 count_settled(gauges, attempt);
                 outcome = outcome.and(ledger.record(attempt));
             }
@@ -75,7 +111,7 @@ fn enter(ledger: &mut Ledger, entry: Entry, gauges: &Gauges) -> io::Result<()> {
         }
         Entry::Left { recipients } => {
             for (recipient, status) in recipients {
-                ledger.leave(recipient, status);
+                ledger.leave(*recipient, *status);
             }
         }
     }

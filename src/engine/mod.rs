@@ -13,6 +13,8 @@
 //! | `permits`, `shared` | what queues share; what all threads share |
 //! | `limits` | how many workers this machine has room for |
 //! | `book` | the ledger's thread |
+//! | `guard` | what becomes of the run if a thread panics |
+//! | `parts` | what settings become |
 //! | `settings`, `status` | what a run is told; what is seen of it |
 //!
 //! INVARIANTS: no lock is held over I/O; nobody but a worker blocks on a mail server's socket; absent: printing,
@@ -21,9 +23,11 @@
 pub mod book;
 pub mod desk;
 pub mod dial;
+pub mod guard;
 pub mod hosts;
 pub mod limits;
 pub mod parcel;
+mod parts;
 pub mod permits;
 pub mod pool;
 pub mod queue;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::guard::Watch;
 use super::queue::{Inbox, Question};
 use super::resolve::{Exchange, Finder};
 use super::router::DestinationNames;
@@ -48,6 +49,8 @@ pub struct Pool {
     pub no_dns: Arc<AtomicBool>,
     /// What is to be looked up.
     pub asked: Receiver<Question>,
+    /// Over the threads.
+    pub watch: Watch,
     /// The threads.
     pub crew: Crew,
 }
@@ -83,7 +86,10 @@ impl Pool {
             let started = std::thread::Builder::new()
                 .name("resolver".into())
                 .stack_size(STACK_BYTES)
-                .spawn(move || pool.work());
+                .spawn(move || {
+                    let watch = pool.watch.clone();
+                    watch.over("resolver", || pool.work());
+                });
             if let Err(error) = started {
                 self.crew.counts().threads -= 1;
                 return Err(error);
@@ -106,6 +112,7 @@ impl Pool {
     }
 
     fn answer(&self, question: &Question) {
+        self.shared.settings.trip.at("resolver");
         let Some(name) = self.names.get(question.destination.index()) else {
             return;
         };

@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unboun
 
 use super::book::Entry;
 use super::desk::attempts_of;
+use super::guard::{Alive, Watch};
 use super::permits::SharedPermits;
 use super::resolve::Exchange;
 use super::router::DestinationNames;
@@ -56,6 +57,8 @@ pub struct Ways {
     pub names: DestinationNames,
     /// The permits all queues share.
     pub permits: Arc<SharedPermits>,
+    /// Over the threads that queues start.
+    pub watch: Watch,
 }
 
 /// A queue's thread.
@@ -140,6 +143,7 @@ impl QueueThread {
     }
 
     fn handle(&mut self, event: Inbox) {
+        self.shared.settings.trip.at("queue");
         let event = match event {
             Event::InputClosed => {
                 self.input_closed = true;
@@ -250,10 +254,15 @@ impl QueueThread {
             own,
         );
         let name = format!("worker {}/{}", self.id.0, worker.0);
+        let (as_watched, watch) = (name.clone(), self.ways.watch.clone());
+        let alive = Alive::new(Arc::clone(&self.shared));
         let spawned = std::thread::Builder::new()
             .name(name)
             .stack_size(STACK_BYTES)
-            .spawn(move || body.work());
+            .spawn(move || {
+                let _alive = alive;
+                watch.over(&as_watched, || body.work());
+            });
         // If no thread is to be had, the closure is dropped, and the guard on the worker's desk says that it is gone.
         if let Ok(thread) = spawned {
             self.workers.insert(

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::book::Entry;
 use super::queue::Inbox;
 use super::resolve::Policies;
+use super::settings::Trip;
 use super::shared::Shared;
 use crate::batch::{Arrival, BatchError, BatchReader, Problem};
 use crate::ledger::{Attempt, Via};
@@ -80,6 +81,7 @@ fn admit(arrival: &Arrival<'_>, shared: &Shared, chunk: &mut Vec<Addressed>, end
     let Some(last) = arrival.recipients.last() else {
         return;
     };
+    shared.settings.trip.at("intake");
     let gauges = &shared.gauges;
     gauges
         .messages
@@ -160,8 +162,9 @@ impl Router {
     }
 
     /// The router thread: posts what intake hands it until there is no more, and says so to the queues.
-    pub fn work(mut self, from_intake: &Receiver<Vec<Addressed>>) {
+    pub fn work(mut self, from_intake: &Receiver<Vec<Addressed>>, trip: &Trip) {
         for chunk in from_intake {
+            trip.at("router");
             let mut queues: HashMap<DestinationId, QueueId> = HashMap::new();
             let recipients = chunk.into_iter().map(|addressed| {
                 let (destination, queue) = self.destination_of(&addressed.domain);

@@ -5,7 +5,7 @@
 //! intake to router, so that no cycle of full channels can stand still.
 //!
 //! The run ends when the ledger has heard that the batch is read and every recipient is settled for this run. Then the
-//! queues are told that no more mail comes, retire their workers and end.
+//! queues are told that no more mail comes, retire their workers and end. If a thread panics it ends earlier: see `guard`.
 
 use std::io;
 use std::path::Path;
@@ -17,27 +17,25 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::book::{self, Entry};
+use super::guard::{Breakdown, Watch};
 use super::limits;
+use super::parts;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
-use super::resolve::{Finder, Means, Policies};
+use super::resolve::Finder;
 use super::router::{self, Addressed, ReadEnd, Router};
-use super::settings::{DomainSettings, QueueSettings, Settings};
+use super::settings::Settings;
 use super::shared::Shared;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
-use crate::dns::{Resolver, ResolverSettings};
 use crate::ledger::Ledger;
 use crate::mail::QueueId;
-use crate::net::{self, Tls, TlsError, TlsNeeds};
+use crate::net::{self, Tls, TlsError};
+use crate::queue::Dispatcher;
 use crate::queue::event::Event;
-use crate::queue::permits::PermitTable;
-use crate::queue::{Dispatcher, DispatcherConfig};
-use crate::retry::{InDoubt, RetryPolicy};
-use crate::route::{QueueRule, RouteTable};
-use crate::smtp::TlsPolicy;
+use crate::route::RouteTable;
 
 /// Chunks of messages that intake may be ahead of the router.
 const CHUNKS_AHEAD: usize = 16;
@@ -70,7 +68,7 @@ pub struct Running {
     /// Workers that this machine has room for.
     room: u32,
     no_dns: Arc<AtomicBool>,
-    intake: JoinHandle<ReadEnd>,
+    intake: JoinHandle<Option<ReadEnd>>,
     is_live: bool,
     keeper: Keeper,
     others: Vec<JoinHandle<()>>,
@@ -84,7 +82,8 @@ pub struct RunEnd {
     pub ledger: Ledger,
     /// The first failure to record something.
     pub ledger_failure: Option<io::Error>,
-    /// What reading the batch came to. `None` if standard input was still open when the run was stopped.
+    /// What reading the batch came to. `None` if standard input was still open when the run was stopped, or if reading
+    /// broke down.
     pub read: Option<ReadEnd>,
     /// No name server answered at all.
     pub no_dns: bool,
@@ -92,6 +91,8 @@ pub struct RunEnd {
     pub trouble: Option<String>,
     /// Sites that nothing more was sent to, since their servers refuse us as the sender.
     pub stopped_sites: Vec<StoppedSite>,
+    /// The first thread that panicked, if one did: what is not settled is pending.
+    pub breakdown: Option<Breakdown>,
 }
 
 /// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
@@ -119,10 +120,10 @@ pub fn start(
     let room = limits::room(&limits::look());
     settings.workers_max = settings.workers_max.min(room);
     let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
-    let routes = Arc::new(routes(&settings)?);
-    let policies = Arc::new(policies(&settings)?);
+    let routes = Arc::new(parts::routes(&settings)?);
+    let policies = Arc::new(parts::policies(&settings)?);
     let finder = Finder::new(
-        means(&settings)?,
+        parts::means(&settings)?,
         settings.port,
         Arc::clone(&routes),
         Arc::clone(&policies),
@@ -131,21 +132,24 @@ pub fn start(
         .map(|at| routes.name(QueueId(at as u16)).to_owned())
         .collect();
     let gauges = Arc::new(Gauges::new(&names));
-    let tls = Tls::new(&settings.tls_files, tls_needs(&settings)).map_err(StartError::Tls)?;
+    let tls =
+        Tls::new(&settings.tls_files, parts::tls_needs(&settings)).map_err(StartError::Tls)?;
     let (book, entries) = unbounded();
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
     let shared = Arc::new(Shared::new(settings, tls, store, book, gauges));
-    let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes)?;
+    let watch = Watch::new(Arc::clone(&shared), &inboxes);
+    let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes, &watch)?;
     let relayed = (!shared.settings.relays.is_empty()).then_some(policies);
     let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
-    let permits = SharedPermits::new(permit_table(&shared.settings), inboxes.clone());
+    let permits = SharedPermits::new(parts::permit_table(&shared.settings), inboxes.clone());
     let ways = Ways {
         questions,
         names: router.names(),
         permits: Arc::new(permits),
         inboxes: inboxes.clone(),
+        watch: watch.clone(),
     };
     let permits = Arc::clone(&ways.permits);
     let mut others = start_queues(receivers, ways, &shared)?;
@@ -156,13 +160,18 @@ pub fn start(
         shared: Arc::clone(&shared),
         no_dns: Arc::clone(&no_dns),
         asked,
+        watch: watch.clone(),
         crew: Crew::new(limits::resolvers()),
     };
     pool.start().map_err(StartError::Thread)?;
     let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
-    others.push(thread("router", move || router.work(&from_intake))?);
+    let watch_router = watch.clone();
+    let trip = shared.settings.trip.clone();
+    others.push(thread("router", move || {
+        watch_router.over("router", || router.work(&from_intake, &trip));
+    })?);
     // Last, so that nothing is sent if a thread cannot be had.
-    let intake = start_intake(reader, is_live, to_router, &shared)?;
+    let intake = start_intake(reader, is_live, to_router, &shared, watch)?;
     Ok(Running {
         shared,
         routes,
@@ -186,11 +195,13 @@ fn start_keeper(
     entries: Receiver<Entry>,
     shared: &Arc<Shared>,
     inboxes: &[Sender<Inbox>],
+    watch: &Watch,
 ) -> Result<(Keeper, Receiver<()>), StartError> {
     let (say_over, over) = bounded(1);
     let (shared, inboxes) = (Arc::clone(shared), inboxes.to_vec());
+    let watch = watch.clone();
     let keeper = thread("ledger", move || {
-        let kept = book::keep(ledger, &entries, &shared.gauges, || {
+        let kept = book::keep(ledger, &entries, &shared, &watch, || {
             stop_all(&shared, &inboxes)
         });
         let _ = say_over.send(());
@@ -206,10 +217,16 @@ fn start_queues(
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let start = |(number, inbox): (usize, Receiver<Inbox>)| {
         let id = QueueId(number as u16);
-        let dispatcher =
-            Dispatcher::new(dispatcher_config(id, &shared.settings), fastrand::u64(..));
+        let dispatcher = Dispatcher::new(
+            parts::dispatcher_config(id, &shared.settings),
+            fastrand::u64(..),
+        );
         let queue = QueueThread::new(id, dispatcher, inbox, ways.clone(), Arc::clone(shared));
-        thread(&format!("queue {number}"), move || queue.work())
+        let (name, watch) = (format!("queue {number}"), ways.watch.clone());
+        let as_watched = name.clone();
+        thread(&name, move || {
+            watch.over(&as_watched, || queue.work());
+        })
     };
     receivers.into_iter().enumerate().map(start).collect()
 }
@@ -219,10 +236,13 @@ fn start_intake(
     is_live: bool,
     to_router: Sender<Vec<Addressed>>,
     shared: &Arc<Shared>,
-) -> Result<JoinHandle<ReadEnd>, StartError> {
+    watch: Watch,
+) -> Result<JoinHandle<Option<ReadEnd>>, StartError> {
     let shared = Arc::clone(shared);
     thread("intake", move || {
-        let end = router::take_in(reader, is_live, &shared, &to_router);
+        let end = watch.over("intake", || {
+            router::take_in(reader, is_live, &shared, &to_router)
+        });
         shared.gauges.read.store(true, Relaxed);
         let _ = shared.book.send(Entry::ReadToEnd);
         end
@@ -317,9 +337,15 @@ impl Running {
             let _ = inbox.send(Event::InputClosed);
         }
         let waits = !self.is_live || self.intake.is_finished() || !self.shared.is_stopping();
-        let read = if waits { self.intake.join().ok() } else { None };
+        let read = if waits {
+            self.intake.join().ok().flatten()
+        } else {
+            None
+        };
         drop(self.inboxes);
-        if read.is_some() {
+        let breakdown = self.shared.breakdown().cloned();
+        // After a breakdown some may wait for what never comes. They send nothing more.
+        if read.is_some() && breakdown.is_none() {
             for thread in self.others {
                 let _ = thread.join();
             }
@@ -335,6 +361,7 @@ impl Running {
             no_dns: self.no_dns.load(Relaxed),
             trouble: self.shared.trouble().map(str::to_owned),
             stopped_sites: self.shared.stops.from(0),
+            breakdown,
         }
     }
 }
@@ -355,141 +382,4 @@ fn thread<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(body)
         .map_err(StartError::Thread)
-}
-
-fn routes(settings: &Settings) -> Result<RouteTable, StartError> {
-    let rule = |queue: &QueueSettings| QueueRule {
-        name: queue.name.clone(),
-        domains: queue.domains.clone(),
-        mx: queue.mx.clone(),
-    };
-    let rules: Vec<QueueRule> = settings.queues.iter().map(rule).collect();
-    RouteTable::new(&rules).map_err(|error| StartError::Routes(error.to_string()))
-}
-
-fn means(settings: &Settings) -> Result<Means, StartError> {
-    if !settings.relays.is_empty() {
-        return Ok(Means::Relays(settings.relays.clone()));
-    }
-    let resolver = Resolver::start(ResolverSettings {
-        servers: settings.dns.clone(),
-        timeout: settings.dns_timeout,
-        allow_loopback: settings.allow_loopback,
-        ..ResolverSettings::default()
-    });
-    resolver
-        .map(|resolver| Means::Dns(Box::new(resolver)))
-        .map_err(|error| StartError::Resolver(error.to_string()))
-}
-
-fn policies(settings: &Settings) -> Result<Policies, StartError> {
-    let rule = |domain: &DomainSettings| QueueRule {
-        name: domain.pattern.clone(),
-        domains: vec![domain.pattern.clone()],
-        mx: Vec::new(),
-    };
-    let rules: Vec<QueueRule> = settings.domains.iter().map(rule).collect();
-    let domains = RouteTable::new(&rules).map_err(|error| StartError::Routes(error.to_string()))?;
-    Ok(Policies {
-        general: settings.tls,
-        queues: settings.queues.iter().map(|queue| queue.tls).collect(),
-        domains,
-        of_domains: settings.domains.iter().map(|domain| domain.tls).collect(),
-    })
-}
-
-/// The connectors that the policies in force can ask for.
-fn tls_needs(settings: &Settings) -> TlsNeeds {
-    let of_domains = settings.domains.iter().map(|domain| domain.tls);
-    let of_queues = settings.queues.iter().filter_map(|queue| queue.tls);
-    let policies: Vec<TlsPolicy> = of_domains.chain(of_queues).chain([settings.tls]).collect();
-    let verifies = |policy: &TlsPolicy| *policy == TlsPolicy::Verify;
-    // A relay with implicit TLS has it whatever the policy, which then only says whether its certificate matters.
-    let is_implicit = settings.relays.iter().any(|relay| relay.implicit_tls);
-    let accepts = |policy: &TlsPolicy| match policy {
-        TlsPolicy::None => is_implicit,
-        TlsPolicy::May | TlsPolicy::Require | TlsPolicy::Implicit => true,
-        TlsPolicy::Verify => false,
-    };
-    TlsNeeds {
-        accepting: policies.iter().any(accepts),
-        verifying: policies.iter().any(verifies),
-    }
-}
-
-fn permit_table(settings: &Settings) -> PermitTable {
-    let mut table = PermitTable::new(settings.workers_max, settings.sessions_per_site);
-    table.open(QueueId::GENERAL);
-    for (at, queue) in settings.queues.iter().enumerate() {
-        let id = QueueId(at as u16 + 1);
-        table.open(id);
-        if let Some(window) = queue.sessions_per_site {
-            table.set_queue_window(id, window);
-        }
-    }
-    table
-}
-
-fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherConfig {
-    let now = Instant::now();
-    let own = id
-        .index()
-        .checked_sub(1)
-        .and_then(|at| settings.queues.get(at));
-    let retry = RetryPolicy {
-        retry_min: settings.retry.min,
-        retry_max: settings.retry.max,
-        in_doubt_wait: settings.retry.in_doubt_wait,
-        in_doubt: InDoubt::Resend,
-        stop_at: now.checked_add(settings.retry.run_for),
-        expire_at: now.checked_add(settings.retry.expire),
-    };
-    let workers_max = own
-        .and_then(|queue| queue.workers_max)
-        .unwrap_or(settings.workers_max);
-    DispatcherConfig {
-        recipients_max: settings.recipients_max,
-        sender_refusals: settings.sender_refusals,
-        idle: settings.idle,
-        retry,
-        ..DispatcherConfig::new(id, workers_max)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::settings::Relay;
-    use crate::smtp::Protocol;
-
-    #[test]
-    fn the_connectors_that_any_policy_can_ask_for_are_made_and_no_others() {
-        let needs = |general: TlsPolicy, domain: Option<TlsPolicy>, implicit_tls: bool| {
-            let domain = domain.map(|tls| DomainSettings {
-                pattern: "bank.test".into(),
-                tls,
-            });
-            let relay = Relay {
-                host: "relay.test".into(),
-                port: 465,
-                protocol: Protocol::Smtp,
-                implicit_tls,
-                socket: None,
-            };
-            let needs = tls_needs(&Settings {
-                tls: general,
-                domains: domain.into_iter().collect(),
-                relays: vec![relay],
-                ..Settings::default()
-            });
-            (needs.accepting, needs.verifying)
-        };
-        use TlsPolicy::{May, None as No, Require, Verify};
-        assert_eq!(needs(No, None, false), (false, false));
-        assert_eq!(needs(No, None, true), (true, false));
-        assert_eq!(needs(May, None, false), (true, false));
-        assert_eq!(needs(Verify, None, true), (false, true));
-        assert_eq!(needs(No, Some(Require), false), (true, false));
-        assert_eq!(needs(May, Some(Verify), false), (true, true));
-    }
 }

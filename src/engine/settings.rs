@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::TlsFiles;
@@ -71,6 +72,34 @@ pub struct Settings {
     pub stop_after: Option<Duration>,
     /// The specific queues, by the order of the configuration.
     pub queues: Vec<QueueSettings>,
+    /// Nothing, but in tests of what becomes of a run whose threads fail: no flag, key or variable leads here.
+    pub trip: Trip,
+}
+
+/// Where tests make a thread of the engine fail: called with the kind of thread as it takes something up.
+#[derive(Clone, Default)]
+pub struct Trip(Option<Arc<Wire>>);
+
+type Wire = dyn Fn(&str) + Send + Sync;
+
+impl Trip {
+    /// One that calls `wire`.
+    pub fn new(wire: impl Fn(&str) + Send + Sync + 'static) -> Trip {
+        Trip(Some(Arc::new(wire)))
+    }
+
+    /// A thread of this kind takes something up.
+    pub fn at(&self, kind: &str) {
+        if let Some(wire) = &self.0 {
+            wire(kind);
+        }
+    }
+}
+
+impl std::fmt::Debug for Trip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Trip")
+    }
 }
 
 /// A server that takes mail for all destinations.
@@ -186,6 +215,7 @@ impl Default for Settings {
             retry: Retry::default(),
             stop_after: None,
             queues: Vec::new(),
+            trip: Trip::default(),
         }
     }
 }

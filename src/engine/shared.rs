@@ -1,13 +1,15 @@
 //! What all threads of a run share: settings, the batch, the way to the ledger, and the word to stop.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crossbeam_channel::Sender;
 use socket2::Socket;
 
 use super::book::Entry;
+use super::guard::Breakdown;
 use super::hosts::Hosts;
 use super::reach::Reach;
 use super::settings::Settings;
@@ -38,8 +40,11 @@ pub struct Shared {
     pub stops: Stops,
     /// TLS connectors.
     pub tls: Tls,
+    /// Workers whose threads are not at their end.
+    pub workers_alive: AtomicUsize,
     stopping: AtomicBool,
     trouble: OnceLock<String>,
+    breakdown: OnceLock<Breakdown>,
 }
 
 impl Shared {
@@ -61,8 +66,10 @@ impl Shared {
             reach: Reach::default(),
             stops: Stops::default(),
             tls,
+            workers_alive: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             trouble: OnceLock::new(),
+            breakdown: OnceLock::new(),
         }
     }
 
@@ -76,14 +83,25 @@ impl Shared {
         self.trouble.get().map(String::as_str)
     }
 
+    /// A thread has panicked; the first is kept.
+    pub fn break_down(&self, what: Breakdown) {
+        let _ = self.breakdown.set(what);
+    }
+
+    /// What [`Shared::break_down`] was told.
+    pub fn breakdown(&self) -> Option<&Breakdown> {
+        self.breakdown.get()
+    }
+
     /// No new transaction from now on.
     pub fn stop(&self) {
-        self.stopping.store(true, Relaxed);
+        // Whoever sees it must see the reason that was kept before.
+        self.stopping.store(true, Release);
     }
 
     /// True once [`Shared::stop`] was called.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
+        self.stopping.load(Acquire)
     }
 }
 

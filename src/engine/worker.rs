@@ -287,6 +287,7 @@ impl Worker {
         self.begin_ahead();
         if let Some(session) = &mut self.session {
             session.send_body(self.parcel.content.bytes());
+            self.shared.settings.trip.at("worker");
         }
     }
 

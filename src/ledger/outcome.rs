@@ -73,23 +73,6 @@ const SCOPES: [Scope; 7] = [
     Scope::Recipient,
 ];
 
-#[cfg(test)]
-impl Attempt {
-    /// The first attempt for the first recipient, refused at RCPT: for tests of what is made of attempts.
-    pub fn refused(text: &str, via: Via) -> Attempt {
-        let enhanced = Some(Enhanced::new(5, 1, 1));
-        let (status, scope) = (Status::Refused, Scope::Recipient);
-        Attempt {
-            recipient: RecipientNo(0),
-            verdict: Verdict::new(status, scope, Stage::Rcpt, 550, enhanced, text),
-            via,
-            attempts: 1,
-            at: 0,
-            took_ms: 0,
-        }
-    }
-}
-
 impl Attempt {
     /// Appends the record to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -188,6 +171,23 @@ pub fn decode(head: &[u8; HEAD_LEN], tail: &[u8], recipient: RecipientNo) -> Opt
         at,
         took_ms,
     })
+}
+
+#[cfg(test)]
+impl Attempt {
+    /// The first attempt for the first recipient, refused at RCPT: for tests of what is made of attempts.
+    pub fn refused(text: &str, via: Via) -> Attempt {
+        let enhanced = Some(Enhanced::new(5, 1, 1));
+        let (status, scope) = (Status::Refused, Scope::Recipient);
+        Attempt {
+            recipient: RecipientNo(0),
+            verdict: Verdict::new(status, scope, Stage::Rcpt, 550, enhanced, text),
+            via,
+            attempts: 1,
+            at: 0,
+            took_ms: 0,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -198,7 +198,7 @@ pub fn plural(count: u64, what: &str) -> String {
 mod tests {
     use super::*;
     use crate::ledger::{Attempt, Via};
-    use crate::mail::QueueId;
+    use crate::mail::{Enhanced, QueueId, Scope, Stage, Verdict};
 
     fn refused(text: &str) -> Outcome {
         let last = Attempt::refused(text, Via::none(QueueId(0)));

@@ -1,0 +1,159 @@
+//! What settings become: the tables and configurations that a run is put together from.
+//!
+//! Nothing is started here, and nothing of the mail is known. What contradicts itself is a [`StartError`].
+
+use std::time::Instant;
+
+use super::resolve::{Means, Policies};
+use super::run::StartError;
+use super::settings::{DomainSettings, QueueSettings, Settings};
+use crate::dns::{Resolver, ResolverSettings};
+use crate::mail::QueueId;
+use crate::net::TlsNeeds;
+use crate::queue::DispatcherConfig;
+use crate::queue::permits::PermitTable;
+use crate::retry::{InDoubt, RetryPolicy};
+use crate::route::{QueueRule, RouteTable};
+use crate::smtp::TlsPolicy;
+
+/// Which queue handles what.
+pub(super) fn routes(settings: &Settings) -> Result<RouteTable, StartError> {
+    let rule = |queue: &QueueSettings| QueueRule {
+        name: queue.name.clone(),
+        domains: queue.domains.clone(),
+        mx: queue.mx.clone(),
+    };
+    let rules: Vec<QueueRule> = settings.queues.iter().map(rule).collect();
+    RouteTable::new(&rules).map_err(|error| StartError::Routes(error.to_string()))
+}
+
+/// How hosts are found.
+pub(super) fn means(settings: &Settings) -> Result<Means, StartError> {
+    if !settings.relays.is_empty() {
+        return Ok(Means::Relays(settings.relays.clone()));
+    }
+    let resolver = Resolver::start(ResolverSettings {
+        servers: settings.dns.clone(),
+        timeout: settings.dns_timeout,
+        allow_loopback: settings.allow_loopback,
+        ..ResolverSettings::default()
+    });
+    resolver
+        .map(|resolver| Means::Dns(Box::new(resolver)))
+        .map_err(|error| StartError::Resolver(error.to_string()))
+}
+
+/// Who is protected how.
+pub(super) fn policies(settings: &Settings) -> Result<Policies, StartError> {
+    let rule = |domain: &DomainSettings| QueueRule {
+        name: domain.pattern.clone(),
+        domains: vec![domain.pattern.clone()],
+        mx: Vec::new(),
+    };
+    let rules: Vec<QueueRule> = settings.domains.iter().map(rule).collect();
+    let domains = RouteTable::new(&rules).map_err(|error| StartError::Routes(error.to_string()))?;
+    Ok(Policies {
+        general: settings.tls,
+        queues: settings.queues.iter().map(|queue| queue.tls).collect(),
+        domains,
+        of_domains: settings.domains.iter().map(|domain| domain.tls).collect(),
+    })
+}
+
+/// The connectors that the policies in force can ask for.
+pub(super) fn tls_needs(settings: &Settings) -> TlsNeeds {
+    let of_domains = settings.domains.iter().map(|domain| domain.tls);
+    let of_queues = settings.queues.iter().filter_map(|queue| queue.tls);
+    let policies: Vec<TlsPolicy> = of_domains.chain(of_queues).chain([settings.tls]).collect();
+    let verifies = |policy: &TlsPolicy| *policy == TlsPolicy::Verify;
+    // A relay with implicit TLS has it whatever the policy, which then only says whether its certificate matters.
+    let is_implicit = settings.relays.iter().any(|relay| relay.implicit_tls);
+    let accepts = |policy: &TlsPolicy| match policy {
+        TlsPolicy::None => is_implicit,
+        TlsPolicy::May | TlsPolicy::Require | TlsPolicy::Implicit => true,
+        TlsPolicy::Verify => false,
+    };
+    TlsNeeds {
+        accepting: policies.iter().any(accepts),
+        verifying: policies.iter().any(verifies),
+    }
+}
+
+/// What all queues share.
+pub(super) fn permit_table(settings: &Settings) -> PermitTable {
+    let mut table = PermitTable::new(settings.workers_max, settings.sessions_per_site);
+    table.open(QueueId::GENERAL);
+    for (at, queue) in settings.queues.iter().enumerate() {
+        let id = QueueId(at as u16 + 1);
+        table.open(id);
+        if let Some(window) = queue.sessions_per_site {
+            table.set_queue_window(id, window);
+        }
+    }
+    table
+}
+
+/// How a queue decides.
+pub(super) fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherConfig {
+    let now = Instant::now();
+    let own = id
+        .index()
+        .checked_sub(1)
+        .and_then(|at| settings.queues.get(at));
+    let retry = RetryPolicy {
+        retry_min: settings.retry.min,
+        retry_max: settings.retry.max,
+        in_doubt_wait: settings.retry.in_doubt_wait,
+        in_doubt: InDoubt::Resend,
+        stop_at: now.checked_add(settings.retry.run_for),
+        expire_at: now.checked_add(settings.retry.expire),
+    };
+    let workers_max = own
+        .and_then(|queue| queue.workers_max)
+        .unwrap_or(settings.workers_max);
+    DispatcherConfig {
+        recipients_max: settings.recipients_max,
+        sender_refusals: settings.sender_refusals,
+        idle: settings.idle,
+        retry,
+        ..DispatcherConfig::new(id, workers_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::settings::Relay;
+    use crate::smtp::Protocol;
+
+    #[test]
+    fn the_connectors_that_any_policy_can_ask_for_are_made_and_no_others() {
+        let needs = |general: TlsPolicy, domain: Option<TlsPolicy>, implicit_tls: bool| {
+            let domain = domain.map(|tls| DomainSettings {
+                pattern: "bank.test".into(),
+                tls,
+            });
+            let relay = Relay {
+                host: "relay.test".into(),
+                port: 465,
+                protocol: Protocol::Smtp,
+                implicit_tls,
+                socket: None,
+            };
+            let needs = tls_needs(&Settings {
+                tls: general,
+                domains: domain.into_iter().collect(),
+                relays: vec![relay],
+                ..Settings::default()
+            });
+            (needs.accepting, needs.verifying)
+        };
+        use TlsPolicy::{May, None as No, Require, Verify};
+        assert_eq!(needs(No, None, false), (false, false));
+        assert_eq!(needs(No, None, true), (true, false));
+        assert_eq!(needs(May, None, false), (true, false));
+        assert_eq!(needs(Verify, None, true), (false, true));
+        assert_eq!(needs(No, Some(Require), false), (true, false));
+        assert_eq!(needs(May, Some(Verify), false), (true, true));
+    }
+}
