@@ -27,6 +27,12 @@ pub(super) fn routes(settings: &Settings) -> Result<RouteTable, StartError> {
     RouteTable::new(&rules).map_err(|error| StartError::Routes(error.to_string()))
 }
 
+/// The names of all queues, the general one first.
+pub(super) fn queue_names(routes: &RouteTable) -> Vec<String> {
+    let ids = (0..routes.queues()).map(|at| QueueId(at as u16));
+    ids.map(|id| routes.name(id).to_owned()).collect()
+}
+
 /// How hosts are found.
 pub(super) fn means(settings: &Settings) -> Result<Means, StartError> {
     if !settings.relays.is_empty() {

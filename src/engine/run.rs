@@ -114,9 +114,7 @@ pub fn start(
     mut settings: Settings,
     is_live: bool,
 ) -> Result<Running, StartError> {
-    for source in &settings.bind {
-        net::can_bind(*source).map_err(|error| StartError::Bind(*source, error))?;
-    }
+    check_sources(&settings)?;
     let room = limits::room(&limits::look());
     settings.workers_max = settings.workers_max.min(room);
     let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
@@ -128,9 +126,7 @@ pub fn start(
         Arc::clone(&routes),
         Arc::clone(&policies),
     );
-    let names: Vec<String> = (0..routes.queues())
-        .map(|at| routes.name(QueueId(at as u16)).to_owned())
-        .collect();
+    let names = parts::queue_names(&routes);
     let gauges = Arc::new(Gauges::new(&names));
     let tls =
         Tls::new(&settings.tls_files, parts::tls_needs(&settings)).map_err(StartError::Tls)?;
@@ -144,14 +140,14 @@ pub fn start(
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
     let permits = SharedPermits::new(parts::permit_table(&shared.settings), inboxes.clone());
+    let permits = Arc::new(permits);
     let ways = Ways {
         questions,
-        names: router.names(),
-        permits: Arc::new(permits),
+            names: router.names(),
+            permits: Arc::clone(&permits),
         inboxes: inboxes.clone(),
         watch: watch.clone(),
     };
-    let permits = Arc::clone(&ways.permits);
     let mut others = start_queues(receivers, ways, &shared)?;
     let pool = Pool {
         finder,
@@ -165,11 +161,7 @@ pub fn start(
     };
     pool.start().map_err(StartError::Thread)?;
     let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
-    let watch_router = watch.clone();
-    let trip = shared.settings.trip.clone();
-    others.push(thread("router", move || {
-        watch_router.over("router", || router.work(&from_intake, &trip));
-    })?);
+    others.push(start_router(router, from_intake, &shared, &watch)?);
     // Last, so that nothing is sent if a thread cannot be had.
     let intake = start_intake(reader, is_live, to_router, &shared, watch)?;
     Ok(Running {
@@ -185,6 +177,11 @@ pub fn start(
         others,
         over,
     })
+}
+
+fn check_sources(settings: &Settings) -> Result<(), StartError> {
+    let check = |source| net::can_bind(source).map_err(|error| StartError::Bind(source, error));
+    settings.bind.iter().copied().try_for_each(check)
 }
 
 type Keeper = JoinHandle<(Ledger, Option<io::Error>)>;
@@ -229,6 +226,18 @@ fn start_queues(
         })
     };
     receivers.into_iter().enumerate().map(start).collect()
+}
+
+fn start_router(
+    router: Router,
+    from_intake: Receiver<Vec<Addressed>>,
+    shared: &Shared,
+    watch: &Watch,
+) -> Result<JoinHandle<()>, StartError> {
+    let (watch, trip) = (watch.clone(), shared.settings.trip.clone());
+    thread("router", move || {
+        watch.over("router", || router.work(&from_intake, &trip));
+    })
 }
 
 fn start_intake(
