@@ -91,11 +91,14 @@ fn take_message(client: &mut (impl Read + Write), early: &[u8]) -> bool {
         && read_to(client, b"\r\n.\r\n")
 }
 
-/// Takes a message little by little: never silent for long, and never done soon. True if the final dot comes.
-fn take_slowly(mut client: TcpStream) -> bool {
+/// The last line of the content.
+const LAST_LINE: &str = "That was it.";
+
+/// Takes a message little by little: never silent for long, and never done soon. True if `end` comes.
+fn take_slowly(mut client: TcpStream, end: &[u8]) -> bool {
     client.write_all(b"220 hello\r\n").is_ok()
         && answer(&mut client, &ENVELOPE)
-        && read_slowly_to(&mut client, b"\r\n.\r\n", Duration::from_millis(10))
+        && read_slowly_to(&mut client, end, Duration::from_millis(15))
         && client.write_all(b"250 ok\r\n").is_ok()
 }
 
@@ -127,7 +130,7 @@ fn acceptor() -> SslAcceptor {
     builder.build()
 }
 
-/// Sends a long message to the server at `ip` with this configuration; `speak` says if it has seen the final dot. How it
+/// Sends a long message to the server at `ip` with this configuration; `speak` says if it has seen the end. How it
 /// ended, and whether one was seen.
 fn deliver_long(
     ip: &str,
@@ -149,7 +152,8 @@ fn deliver_long(
     let peer = Peer::start(address, speak);
     let line = format!("{}\n", "x".repeat(70));
     let body = line.repeat(CONTENT_BYTES / line.len());
-    let content = format!("{}{body}", message(1, &["u@long.test"], ""));
+    let header = message(1, &["u@long.test"], "");
+    let content = format!("{header}{body}{LAST_LINE}\n");
     let path = lab.file("long.eml", content);
     let config = lab.file("mailer.toml", config);
     let arguments = [&NO_RETRY[..], &["--config", config.to_str().unwrap()]].concat();
@@ -171,19 +175,23 @@ fn speak_early(ip: &str, in_tls: bool, early: &'static [u8]) -> (Ended, bool) {
 #[test]
 fn content_has_one_deadline_however_steadily_it_leaves() {
     // As fast as that, it would be gone within the time of the stage.
-    let config = "min_data_rate = 100000000\n[timeouts]\nbody = \"500ms\"\n";
-    let (ended, saw_dot) = deliver_long("127.0.10.6", config, take_slowly);
+    let config = "min_data_rate = 100000000\n[timeouts]\nbody = \"2s\"\n";
+    let (ended, saw_end) = deliver_long("127.0.10.6", config, |client| {
+        take_slowly(client, LAST_LINE.as_bytes())
+    });
     ended.assert_status(75);
     let row = ended.row("u@long.test");
     let seen = [&row.status, &row.class, &row.stage];
     assert_eq!(seen, ["deferred", "host", "body"], "{row:?}");
-    assert!(row.reply.contains("timed out") && !saw_dot, "{row:?}");
+    assert!(row.reply.contains("timed out") && !saw_end, "{row:?}");
 }
 
 #[test]
 fn long_content_has_as_long_as_the_least_rate_allows() {
-    let config = "[timeouts]\nbody = \"500ms\"\n";
-    let (ended, saw_dot) = deliver_long("127.0.10.7", config, take_slowly);
+    let config = "[timeouts]\nbody = \"2s\"\n";
+    let (ended, saw_dot) = deliver_long("127.0.10.7", config, |client| {
+        take_slowly(client, b"\r\n.\r\n")
+    });
     ended.assert_status(0);
     assert!(saw_dot);
 }

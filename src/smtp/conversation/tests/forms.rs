@@ -350,6 +350,18 @@ fn silence_behind_commands_given_ahead_is_suspicious() {
     talk.written();
     talk.c.on_lost(Lost::TimedOut, "");
     assert!(!talk.c.is_pipelining_suspect());
+
+    // A server that is silent on the dot itself has not come to what is behind it.
+    let mut talk = Talk::open(Pipelining::Cross, EHLO);
+    talk.begin(&["a@b.test"]);
+    talk.written();
+    talk.says("250 ok\r\n250 ok\r\n354 go\r\n");
+    assert!(talk.c.begin_ahead(&mail(&["c@b.test"])));
+    talk.c.body_sent();
+    talk.c.on_lost(Lost::TimedOut, "");
+    assert_eq!(talk.done(), ["in-doubt message dot 0"]);
+    assert_eq!(talk.done(), ["not tried"]);
+    assert!(!talk.c.is_pipelining_suspect());
 }
 
 #[test]
