@@ -37,7 +37,8 @@ impl BatchError {
         BatchError::new(BatchErrorKind::DataErr, name, what)
     }
 
-    pub(super) fn open(path: &Path, error: &io::Error) -> BatchError {
+    /// A named file cannot be opened.
+    pub fn open(path: &Path, error: &io::Error) -> BatchError {
         let kind = BatchErrorKind::NoInput;
         BatchError::new(
             kind,
@@ -69,6 +70,13 @@ impl BatchError {
         self.text.push_str(&format!(
             "; {messages} messages were read before, {name} up to byte {offset}"
         ));
+        self
+    }
+
+    /// Adds what becomes of a batch that cannot be read again to its end: what was read of it is delivered all the same.
+    pub(super) fn rest_is_lost(mut self) -> BatchError {
+        self.text
+            .push_str("; what had not been read of the batch is not part of this job");
         self
     }
 

@@ -5,7 +5,7 @@
 
 use super::error::BatchError;
 use super::record::SOURCES_MAX;
-use super::source::{Place, Prepared, Source, is_mbox, open_regular};
+use super::source::{Location, Place, Prepared, Source, is_mbox};
 use super::store::BatchStore;
 use super::window::{Window, newlines};
 use crate::mbox::MboxFlavour;
@@ -19,7 +19,9 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How many lines that look like separators are reported of one message.
 const DATELESS_MAX: usize = 20;
@@ -295,17 +297,19 @@ impl Intake {
         };
         let before = self.window.bytes().len();
         let result = match &mut stream.feed {
-            Feed::Source => self.window.fill(|position, buffer| match &source.place {
-                Place::Open(file) => file.read_at(buffer, position),
-                _ => Ok(0),
-            }),
+            Feed::Source => self
+                .window
+                .fill(|position, buffer| match &source.location.place {
+                    Place::Open(file) | Place::Spool(file) => file.read_at(buffer, position),
+                    _ => Ok(0),
+                }),
             Feed::File(file) => self.window.fill(|_, buffer| file.read(buffer)),
             Feed::Pipe(reader, _) => self.window.fill(|_, buffer| reader.read(buffer)),
             Feed::Failed(_) => Ok(()),
         };
         result.map_err(|error| BatchError::read(&source.name, &error))?;
         if let Feed::Pipe(_, spool) = &mut stream.feed {
-            let dir = &self.store.options.spool_dir;
+            let dir = self.store.spool_dir();
             spool
                 .write_all(&self.window.bytes()[before..])
                 .map_err(|error| {
@@ -319,53 +323,60 @@ impl Intake {
     /// Begins with an input.
     fn open(&mut self, input: Prepared) -> Result<(), BatchError> {
         self.window.restart();
-        let source = match input {
-            Prepared::Known(source) => source,
-            Prepared::Stream(name, reader) => return self.open_pipe(name, reader),
+        self.read_to = 0;
+        match input {
+            Prepared::Known(source) => {
+                let number = self.push_source(source)?;
+                self.start(number)
+            }
+            Prepared::Again(number) => self.start(number),
+            Prepared::Stream(name, reader) => self.open_pipe(name, reader),
+            Prepared::Lost(error) => Err(error),
+        }
+    }
+
+    fn push_source(&mut self, source: Source) -> Result<usize, BatchError> {
+        if self.store.sources.count() >= SOURCES_MAX {
+            return Err(BatchError::data(&source.name, "is one input too many"));
+        }
+        self.store.is_ended.store(false, Ordering::Release);
+        Ok(self.store.sources.push(source))
+    }
+
+    /// Begins with a source of the tables.
+    fn start(&mut self, number: usize) -> Result<(), BatchError> {
+        let Some(source) = self.store.sources.get(number) else {
+            return Ok(());
         };
-        let (feed, files) = match &source.place {
-            Place::Open(_) => (Feed::Source, 0..0),
-            Place::Path(path) => match open_regular(path) {
-                Ok(file) => (Feed::File(file), 0..0),
-                Err(error) => return Err(BatchError::open(path, &error)),
+        let was_moved = source.found_later().is_some();
+        let files = source.files();
+        let feed = match &source.location.place {
+            Place::Open(_) | Place::Spool(_) if !was_moved => Feed::Source,
+            _ if files.is_some() => Feed::Source,
+            _ => match source.open(0) {
+                Ok(file) => Feed::File(file),
+                Err(error) => return Err(BatchError::open(Path::new(&*source.name), &error)),
             },
-            Place::Maildir(_, files) => (Feed::Source, 0..files.len() as u64),
         };
-        self.start(source, feed)?;
-        if let Some(stream) = self.stream.as_mut().filter(|_| !files.is_empty()) {
-            stream.files = files;
+        self.stream = Some(Stream {
+            source: number,
+            feed,
+            cutter: Cutter::new(source.flavour),
+            files: 0..files.unwrap_or(0),
+        });
+        if files.is_some() {
             self.open_file();
         }
         Ok(())
     }
 
-    fn start(&mut self, source: Source, feed: Feed) -> Result<(), BatchError> {
-        self.read_to = 0;
-        if self.store.sources.count() >= SOURCES_MAX {
-            return Err(BatchError::data(&source.name, "is one input too many"));
-        }
-        let cutter = Cutter::new(source.flavour);
-        let source = self.store.sources.push(source);
-        self.stream = Some(Stream {
-            source,
-            feed,
-            cutter,
-            files: 0..0,
-        });
-        Ok(())
-    }
-
     /// Begins with a stream: its first bytes show what it is.
     fn open_pipe(&mut self, name: String, reader: Box<dyn Read + Send>) -> Result<(), BatchError> {
-        let dir = &self.store.options.spool_dir;
-        let spool = tempfile::tempfile_in(dir)
-            .and_then(|file| Ok((file.try_clone()?, file)))
-            .map_err(|error| BatchError::spool(dir, &error))?;
-        let source = |flavour, file| Source {
-            name: name.as_str().into(),
-            place: Place::Open(file),
-            flavour,
-        };
+        let store = Arc::clone(&self.store);
+        let name_of_spool = format!("stdin-{}", store.sources.count() + 1);
+        let (spool, path) = store.create_spool(&name_of_spool)?;
+        let failed = |error| BatchError::spool(store.spool_dir(), &error);
+        let writer = spool.try_clone().map_err(failed)?;
         // The kind of a source is fixed once it is in the table, and fill() needs one there: peek first.
         let mut reader = reader;
         let head = peek(&mut reader).map_err(|error| BatchError::read(&name, &error))?;
@@ -373,7 +384,16 @@ impl Intake {
         let flavour = is_mbox(&name, &head, None, options.command)?
             .then(|| options.flavour.unwrap_or_default());
         let reader = Box::new(std::io::Cursor::new(head).chain(reader));
-        self.start(source(flavour, spool.0), Feed::Pipe(reader, spool.1))
+        let place = Place::Spool(spool);
+        let source = Source::new(name.into(), Location { path, place }, flavour);
+        let number = self.push_source(source)?;
+        self.stream = Some(Stream {
+            source: number,
+            feed: Feed::Pipe(reader, writer),
+            cutter: Cutter::new(flavour),
+            files: 0..0,
+        });
+        Ok(())
     }
 
     /// Goes on with the next file of a Maildir, or with nothing.

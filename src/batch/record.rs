@@ -17,6 +17,10 @@ pub struct MessageRecord {
 
 /// The most sources that a record can name.
 pub(super) const SOURCES_MAX: usize = 1 << 24;
+/// A [`MessageRecord`] in the index.
+pub(super) const MESSAGE_BYTES: usize = 32;
+/// A [`RecipientRecord`] in the index.
+pub(super) const RECIPIENT_BYTES: usize = 8;
 const INVALID: u32 = 1;
 const TO_FILE: u32 = 2;
 const MARKED: u32 = 4;
@@ -55,6 +59,49 @@ impl MessageRecord {
             first_recipient: parts.first_recipient,
             recipients: parts.recipients,
             source_and_flags: parts.source << 8 | flags,
+        }
+    }
+
+    /// The record as bytes of the index.
+    pub(super) fn to_bytes(self) -> [u8; MESSAGE_BYTES] {
+        let [o, p] = self.offset;
+        let [h, i] = self.hash;
+        let words = [
+            o,
+            p,
+            h,
+            i,
+            self.length,
+            self.first_recipient,
+            self.recipients,
+            self.source_and_flags,
+        ];
+        let mut bytes = [0; MESSAGE_BYTES];
+        for (four, word) in bytes.chunks_exact_mut(4).zip(words) {
+            four.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The record that gave these bytes.
+    pub(super) fn from_bytes(bytes: &[u8; MESSAGE_BYTES]) -> MessageRecord {
+        let word = |n: usize| word(bytes, n);
+        MessageRecord {
+            offset: [word(0), word(1)],
+            hash: [word(2), word(3)],
+            length: word(4),
+            first_recipient: word(5),
+            recipients: word(6),
+            source_and_flags: word(7),
+        }
+    }
+
+    /// The same message, but for its place: in a spool, at an offset.
+    pub(super) fn moved(self, source: u32, offset: u64) -> MessageRecord {
+        MessageRecord {
+            offset: split(offset),
+            source_and_flags: source << 8 | (self.source_and_flags & 0xff & !MARKED),
+            ..self
         }
     }
 
@@ -123,6 +170,22 @@ impl RecipientRecord {
         }
     }
 
+    /// The record as bytes of the index.
+    pub(super) fn to_bytes(self) -> [u8; RECIPIENT_BYTES] {
+        let [high, low] = self.place.map(u32::to_le_bytes);
+        let mut bytes = [0; RECIPIENT_BYTES];
+        bytes[..4].copy_from_slice(&high);
+        bytes[4..].copy_from_slice(&low);
+        bytes
+    }
+
+    /// The record that gave these bytes.
+    pub(super) fn from_bytes(bytes: &[u8; RECIPIENT_BYTES]) -> RecipientRecord {
+        RecipientRecord {
+            place: [word(bytes, 0), word(bytes, 1)],
+        }
+    }
+
     pub(super) fn at(self) -> u64 {
         join(self.place) >> 16
     }
@@ -136,6 +199,11 @@ impl RecipientRecord {
     pub(super) fn is_mailbox(self) -> bool {
         self.place[1] & 1 != 0
     }
+}
+
+fn word(bytes: &[u8], n: usize) -> u32 {
+    let [a, b, c, d] = [0, 1, 2, 3].map(|i| bytes[4 * n + i]);
+    u32::from_le_bytes([a, b, c, d])
 }
 
 fn split(number: u64) -> [u32; 2] {
@@ -161,12 +229,17 @@ mod tests {
             recipients: 6,
             invalid: false,
             to_file: true,
-            marked: false,
+            marked: true,
         });
         assert_eq!(record.source(), SOURCES_MAX - 1);
         assert_eq!(record.offset(), 0x0123_4567_89ab_cdef);
         assert_eq!(record.hash(), 0xfedc_ba98_7654_3210);
         assert!(record.is_to_file() && !record.is_invalid());
+        assert_eq!(MessageRecord::from_bytes(&record.to_bytes()), record);
+        let moved = record.moved(3, 99);
+        assert_eq!((moved.source(), moved.offset()), (3, 99));
+        assert_eq!(moved.hash(), record.hash());
+        assert!(moved.is_to_file() && !moved.is_marked());
     }
 
     #[test]
@@ -179,6 +252,7 @@ mod tests {
             let record = RecipientRecord::new(at, len, is_mailbox);
             let got = (record.at(), record.len(), record.is_mailbox());
             assert_eq!(got, (at, len, is_mailbox));
+            assert_eq!(RecipientRecord::from_bytes(&record.to_bytes()), record);
         }
         assert_eq!(
             RecipientRecord::new(7, 1 << 40, true).len(),

@@ -2,7 +2,7 @@
 //!
 //! A regular file of one message is opened for each read, so that ten thousand of them do not take ten thousand descriptors; an
 //! mbox is kept open (up to [`OPEN_MAX`] of them), so that renaming it does no harm. Pipes, devices and standard input are
-//! copied to an unlinked spool file while they are read.
+//! copied to a spool file while they are read: an unlinked one, or one of the job's directory.
 //!
 //! INVARIANT: what is opened for a read is a regular file, or the read fails at once: a FIFO in a Maildir hangs nobody.
 
@@ -18,10 +18,10 @@ use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many mbox files are kept open at most; further ones are opened for each read.
-const OPEN_MAX: usize = 128;
+pub(super) const OPEN_MAX: usize = 128;
 
 /// One input of a batch, as the user named it.
 pub enum Input {
@@ -56,58 +56,45 @@ impl fmt::Debug for Input {
     }
 }
 
-/// Where the bytes of a source are.
+/// How the bytes of a source are reached.
 #[derive(Debug)]
 pub(super) enum Place {
     /// In a file that is open.
     Open(File),
     /// In a file that is opened when needed.
-    Path(PathBuf),
-    /// In files of a Maildir: the directory, and `new/...` and `cur/...` in order.
-    Maildir(PathBuf, Vec<Box<OsStr>>),
+    Closed,
+    /// In files of a Maildir: `new/...` and `cur/...` in order.
+    Maildir(Vec<Box<OsStr>>),
+    /// In the spool of a stream, which is open.
+    Spool(File),
+    /// In the file of messages that were kept because a run ended without them, which is open.
+    Kept(File),
 }
 
-/// A source whose messages are in the tables.
+/// Where a source lies.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) name: Arc<str>,
+pub(super) struct Location {
+    /// The file or the Maildir, absolute; of a spool its name in the job's directory, if it has one.
+    pub(super) path: PathBuf,
     pub(super) place: Place,
-    /// `None` if the file is one message.
-    pub(super) flavour: Option<MboxFlavour>,
 }
 
-impl Source {
-    /// The file that holds the message at `offset`, if one is to be opened: `None` for a file that is open.
-    fn path(&self, offset: u64) -> Option<PathBuf> {
+impl Location {
+    /// The file that holds the message at `offset`, unless it is a spool.
+    fn path_of(&self, offset: u64) -> Option<PathBuf> {
         match &self.place {
-            Place::Open(_) => None,
-            Place::Path(path) => Some(path.clone()),
-            Place::Maildir(dir, files) => usize::try_from(offset)
-                .ok()
-                .and_then(|i| files.get(i))
-                .map(|file| dir.join(file.as_ref())),
-        }
-    }
-
-    /// The name of the file that holds the message at `offset`.
-    pub(super) fn file_name(&self, offset: u64) -> Arc<str> {
-        match (&self.place, self.path(offset)) {
-            (Place::Maildir(..), Some(path)) => path.to_string_lossy().into(),
-            _ => self.name.clone(),
-        }
-    }
-
-    /// Where the message that a record places at `offset` begins in its file.
-    pub(super) fn file_offset(&self, offset: u64) -> u64 {
-        match self.place {
-            Place::Maildir(..) => 0,
-            _ => offset,
+            Place::Closed | Place::Open(_) => Some(self.path.clone()),
+            Place::Maildir(files) => {
+                let file = files.get(usize::try_from(offset).ok()?)?;
+                Some(self.path.join(file.as_ref()))
+            }
+            Place::Spool(_) | Place::Kept(_) => None,
         }
     }
 
     /// Opens the file that holds the message at `offset`.
     pub(super) fn open(&self, offset: u64) -> io::Result<File> {
-        match self.path(offset) {
+        match self.path_of(offset) {
             Some(path) => open_regular(&path),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -121,9 +108,114 @@ impl Source {
         buffer: &mut [u8],
     ) -> io::Result<()> {
         match &self.place {
-            Place::Open(file) => file.read_exact_at(buffer, offset),
-            Place::Path(_) => self.open(offset)?.read_exact_at(buffer, offset),
+            Place::Open(file) | Place::Spool(file) | Place::Kept(file) => {
+                file.read_exact_at(buffer, offset)
+            }
+            Place::Closed => self.open(offset)?.read_exact_at(buffer, offset),
             Place::Maildir(..) => self.open(offset)?.read_exact_at(buffer, skip),
+        }
+    }
+
+    /// True if this is where `other` is, too.
+    pub(super) fn is(&self, other: &Location) -> bool {
+        let same_files = match (&self.place, &other.place) {
+            (Place::Maildir(files), Place::Maildir(others)) => files == others,
+            _ => true,
+        };
+        self.path == other.path && same_files
+    }
+}
+
+/// A source whose messages are in the tables.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) name: Arc<str>,
+    pub(super) location: Location,
+    /// `None` if the file is one message.
+    pub(super) flavour: Option<MboxFlavour>,
+    /// Where the same batch was found later. What is not where it was is looked for here: hashes tell what is right.
+    found_later: Mutex<Option<Arc<Location>>>,
+}
+
+impl Source {
+    pub(super) fn new(name: Arc<str>, location: Location, flavour: Option<MboxFlavour>) -> Source {
+        Source {
+            name,
+            location,
+            flavour,
+            found_later: Mutex::new(None),
+        }
+    }
+
+    /// The other place where it may be.
+    pub(super) fn found_later(&self) -> Option<Arc<Location>> {
+        let found = self.found_later.lock();
+        found.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It was found at `location`, too. False if that is known.
+    pub(super) fn is_found_at(&self, location: Location) -> bool {
+        let known = self.found_later();
+        if self.location.is(&location) || known.is_some_and(|known| known.is(&location)) {
+            return false;
+        }
+        let mut found = self
+            .found_later
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *found = Some(Arc::new(location));
+        true
+    }
+
+    /// How many files a Maildir has, where it was found last; `None` if it is none.
+    pub(super) fn files(&self) -> Option<u64> {
+        let count = |location: &Location| match &location.place {
+            Place::Maildir(files) => Some(files.len() as u64),
+            _ => None,
+        };
+        match self.found_later() {
+            Some(location) => count(&location),
+            None => count(&self.location),
+        }
+    }
+
+    /// Opens the file that holds the message at `offset`, where it was found last.
+    pub(super) fn open(&self, offset: u64) -> io::Result<File> {
+        match self.found_later() {
+            Some(location) => location.open(offset),
+            None => self.location.open(offset),
+        }
+    }
+
+    /// True if its bytes are in a file that is the job's own.
+    pub(super) fn is_spool(&self) -> bool {
+        matches!(self.location.place, Place::Spool(_) | Place::Kept(_))
+    }
+
+    /// True if it holds what was kept of others: it is no input of the batch.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.location.place, Place::Kept(_))
+    }
+
+    /// The name of the file that holds the message at `offset`.
+    pub(super) fn file_name(&self, offset: u64) -> Arc<str> {
+        match &self.location.place {
+            Place::Maildir(files) => match files.get(offset as usize) {
+                Some(file) => Path::new(&*self.name)
+                    .join(file.as_ref())
+                    .to_string_lossy()
+                    .into(),
+                None => self.name.clone(),
+            },
+            _ => self.name.clone(),
+        }
+    }
+
+    /// Where the message that a record places at `offset` begins in its file.
+    pub(super) fn file_offset(&self, offset: u64) -> u64 {
+        match self.location.place {
+            Place::Maildir(..) => 0,
+            _ => offset,
         }
     }
 }
@@ -162,6 +254,10 @@ pub(super) enum Prepared {
     Known(Source),
     /// A stream: what it is shows when it is read.
     Stream(String, Box<dyn Read + Send>),
+    /// A source that is in the tables already, by its number: to be read again.
+    Again(usize),
+    /// One that cannot be read again, and why.
+    Lost(BatchError),
 }
 
 /// Looks at all inputs before anything is sent: a missing one must not come to light after an hour of mail.
@@ -169,27 +265,47 @@ pub(super) fn prepare(
     inputs: Vec<Input>,
     options: &ReadOptions,
 ) -> Result<Vec<Prepared>, BatchError> {
-    let mut open = 0;
-    let mut seen = HashMap::new();
+    let mut preparing = Preparing::default();
     inputs
         .into_iter()
-        .map(|input| {
-            let path = match input {
-                Input::Stream(name, reader) => return Ok(Prepared::Stream(name, reader)),
-                Input::Path(path) => path,
-            };
-            refuse_twice(&path, &mut seen)?;
-            let prepared = prepare_path(path, options, open < OPEN_MAX)?;
-            if let Prepared::Known(Source {
-                place: Place::Open(_),
-                ..
-            }) = &prepared
-            {
-                open += 1;
-            }
-            Ok(prepared)
-        })
+        .map(|input| preparing.prepare(input, options))
         .collect()
+}
+
+/// What is known of the inputs before the one that is being looked at.
+#[derive(Default)]
+pub(super) struct Preparing {
+    /// How many files were opened.
+    open: usize,
+    /// Their devices and inodes.
+    seen: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Preparing {
+    /// Looks at the next input.
+    pub(super) fn prepare(
+        &mut self,
+        input: Input,
+        options: &ReadOptions,
+    ) -> Result<Prepared, BatchError> {
+        let path = match input {
+            Input::Stream(name, reader) => return Ok(Prepared::Stream(name, reader)),
+            Input::Path(path) => path,
+        };
+        refuse_twice(&path, &mut self.seen)?;
+        let prepared = prepare_path(path, options, self.open < OPEN_MAX)?;
+        if let Prepared::Known(source) = &prepared
+            && matches!(source.location.place, Place::Open(_))
+        {
+            self.open += 1;
+        }
+        Ok(prepared)
+    }
+}
+
+/// Where the file or Maildir at `path` is, whatever the working directory may become. `path` itself if nobody knows.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Refuses a file that was named before, under whatever name: its recipients would get everything twice. `seen`: device and
@@ -227,15 +343,15 @@ fn prepare_path(
     let mut head = [0; sniff::SNIFF_BYTES];
     let len = read_head(&file, &mut head).map_err(|error| BatchError::read(&name, &error))?;
     let is_mbox = is_mbox(&name, &head[..len], Some(&name), options.command)?;
-    Ok(Prepared::Known(Source {
-        name: name.into(),
-        place: if is_mbox && keep_open {
-            Place::Open(file)
-        } else {
-            Place::Path(path)
-        },
-        flavour: is_mbox.then(|| options.flavour.unwrap_or_default()),
-    }))
+    let place = if is_mbox && keep_open {
+        Place::Open(file)
+    } else {
+        Place::Closed
+    };
+    let path = absolute(&path);
+    let flavour = is_mbox.then(|| options.flavour.unwrap_or_default());
+    let location = Location { path, place };
+    Ok(Prepared::Known(Source::new(name.into(), location, flavour)))
 }
 
 fn read_head(file: &File, head: &mut [u8]) -> io::Result<usize> {
@@ -303,11 +419,11 @@ fn maildir(dir: &Path, name: String) -> Result<Source, BatchError> {
             "is empty: no message in new/ or cur/",
         ));
     }
-    Ok(Source {
-        name: name.into(),
-        place: Place::Maildir(dir.to_owned(), files),
-        flavour: None,
-    })
+    let location = Location {
+        path: absolute(dir),
+        place: Place::Maildir(files),
+    };
+    Ok(Source::new(name.into(), location, None))
 }
 
 /// The names of what may be messages in `dir`: no directories, nothing hidden.

@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+mod again;
 mod bad;
+mod damage;
 mod fixtures;
+mod job;
 mod many;
+mod named;
 mod odd;
 mod sources;
 

@@ -1,0 +1,453 @@
+//! A batch from the files of its job: the tables as they were when the process died.
+//!
+//! The index is read twice. The first pass finds out how far it is good: every frame whole, each of them in keeping with those
+//! before it, the addresses and the lists it refers to there and unchanged. What is behind is cut off, of the index and of the
+//! addresses: it was not handed on, or the disk spoiled it. The second pass fills the tables, with the places that messages were moved to last.
+//!
+//! INVARIANT: the tables hold whole messages only, from the first on without a gap, each with the recipients that it had.
+//! Errors: files that cannot be opened or read, and an index of a version that is not known here; that one is left alone.
+//! Memory beside the tables: the largest frame (all messages of one flush), 16 bytes per moved message.
+
+use super::addresses::AddressSpool;
+use super::error::BatchError;
+use super::frame::{Frame, Frames, Parts, VERSION};
+use super::index::{
+    ADDRESSES, END, HAS_KEYS, INDEX, IS_END, Index, KEPT, Known, MESSAGES, MOVED, Moved, Progress,
+    SOURCE, START, START_TEXT, TO_FILE, create_new, open_kept, private,
+};
+use super::options::ReadOptions;
+use super::record::{MESSAGE_BYTES, MessageRecord, RECIPIENT_BYTES, RecipientRecord};
+use super::source::{Location, OPEN_MAX, Place, Source, open_regular};
+use super::store::BatchStore;
+use super::to_file::{Spool, ToFile};
+use crate::mbox::MboxFlavour;
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// Reads the batch of the job in `dir`.
+pub(super) fn reopen(options: ReadOptions, dir: &Path) -> Result<BatchStore, BatchError> {
+    let open = |name: &str| {
+        let path = dir.join(name);
+        let file = open_own(&path);
+        file.map_err(|error| BatchError::open(&path, &error))
+    };
+    make_if_none_is_there(dir)?;
+    let (file, addresses) = (open(INDEX)?, open(ADDRESSES)?);
+    let name = dir.join(INDEX).to_string_lossy().into_owned();
+    let failed = |error: io::Error| BatchError::read(&name, &error);
+    let len = file.metadata().map_err(failed)?.len();
+    let mut pass = FirstPass::new(dir, &addresses);
+    let mut frames = Frames::new(&file, len);
+    let mut end = 0;
+    while let Some(frame) = frames.next().map_err(failed)? {
+        check_version(&frame, &name)?;
+        if pass.take(frame).map_err(failed)?.is_none() {
+            break;
+        }
+        end = frames.at();
+    }
+    let kept_len = dir.join(KEPT).metadata().map_or(0, |kept| kept.len());
+    let mut second = SecondPass::new(std::mem::take(&mut pass.moved), kept_len);
+    let mut frames = Frames::new(&file, end);
+    while let Some(frame) = frames.next().map_err(failed)? {
+        if frame.kind == MESSAGES {
+            let _ = second.take(frame.payload);
+        }
+    }
+    let addresses_end = pass.addresses_end;
+    let cut = len - end;
+    let (progress, sources, to_files, is_ended) = pass.into_tables(end);
+    // The caller holds the job's lock: nobody else writes.
+    file.set_len(end)
+        .and_then(|()| addresses.set_len(addresses_end))
+        .map_err(failed)?;
+    let known = Known {
+        is_reopened: true,
+        sources: progress.sources,
+        messages: progress.messages,
+        keys: Mutex::new(second.keys),
+        cut,
+    };
+    let index = Index::new(dir, file, progress, known);
+    if end == 0 {
+        index.begin().map_err(failed)?;
+    }
+    Ok(BatchStore {
+        addresses: AddressSpool::of_job(addresses, addresses_end),
+        options,
+        sources,
+        messages: second.messages,
+        recipients: second.recipients,
+        to_files,
+        index: Some(index),
+        is_ended: AtomicBool::new(is_ended),
+        reading_on: Mutex::default(),
+    })
+}
+
+fn open_own(path: &Path) -> io::Result<File> {
+    private(OpenOptions::new().read(true).write(true)).open(path)
+}
+
+/// A process that died while it made the job left no index, and no addresses either: it had handed nothing on. An index
+/// that is missing beside addresses is another matter.
+fn make_if_none_is_there(dir: &Path) -> Result<(), BatchError> {
+    let (index, addresses) = (dir.join(INDEX), dir.join(ADDRESSES));
+    let is_missing = |path: &Path| match open_own(path) {
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Ok(_) => false,
+    };
+    if !is_missing(&index) {
+        return Ok(());
+    }
+    if is_missing(&addresses) {
+        create_new(&addresses).map_err(|error| BatchError::spool(dir, &error))?;
+    }
+    let is_empty = addresses
+        .symlink_metadata()
+        .is_ok_and(|it| it.is_file() && it.len() == 0);
+    if is_empty {
+        create_new(&index).map_err(|error| BatchError::spool(dir, &error))?;
+    }
+    Ok(())
+}
+
+/// What a later version wrote is whole, but means nothing here: it must not be cut off.
+fn check_version(frame: &Frame<'_>, name: &str) -> Result<(), BatchError> {
+    if frame.version == VERSION && (START..=MOVED).contains(&frame.kind) {
+        return Ok(());
+    }
+    let what = format!(
+        "was written by another version of this program (frame {} of version {} at byte {})",
+        frame.kind, frame.version, frame.at
+    );
+    Err(BatchError::data(name, &what))
+}
+
+/// Finds out what of an index is good.
+struct FirstPass<'a> {
+    dir: &'a Path,
+    addresses: &'a File,
+    has_begun: bool,
+    sources: Vec<Source>,
+    /// The number of each source that was found elsewhere later, and where.
+    found_later: Vec<(usize, Location)>,
+    open: usize,
+    to_files: Vec<ToFile>,
+    moved: Vec<Moved>,
+    messages: usize,
+    recipients: usize,
+    addresses_end: u64,
+    is_ended: bool,
+}
+
+impl<'a> FirstPass<'a> {
+    fn new(dir: &'a Path, addresses: &'a File) -> FirstPass<'a> {
+        FirstPass {
+            dir,
+            addresses,
+            has_begun: false,
+            sources: Vec::new(),
+            found_later: Vec::new(),
+            open: 0,
+            to_files: Vec::new(),
+            moved: Vec::new(),
+            messages: 0,
+            recipients: 0,
+            addresses_end: 0,
+            is_ended: false,
+        }
+    }
+
+    /// The next frame; `None` if it does not fit those before it.
+    fn take(&mut self, frame: Frame<'_>) -> io::Result<Option<()>> {
+        let parts = Parts(frame.payload);
+        if !self.has_begun {
+            self.has_begun = frame.kind == START && frame.payload == START_TEXT;
+            return Ok(self.has_begun.then_some(()));
+        }
+        Ok(match frame.kind {
+            SOURCE => self.source(parts),
+            TO_FILE => return self.list(parts),
+            MESSAGES => return self.messages(parts),
+            MOVED => self.moved(parts),
+            END => {
+                self.is_ended = true;
+                Some(())
+            }
+            _ => None,
+        })
+    }
+
+    fn source(&mut self, mut parts: Parts<'_>) -> Option<()> {
+        let number = parts.u32()? as usize;
+        let [place, flavour] = parts.array()?;
+        let name = std::str::from_utf8(parts.text()?).ok()?;
+        let path = PathBuf::from(OsStr::from_bytes(parts.text()?));
+        let place = self.place(place, &path, parts)?;
+        let flavour = match flavour {
+            0 => None,
+            1 => Some(MboxFlavour::Rd),
+            2 => Some(MboxFlavour::O),
+            3 => Some(MboxFlavour::Cl2),
+            _ => return None,
+        };
+        let location = Location { path, place };
+        if number < self.sources.len() {
+            self.found_later.push((number, location));
+            return Some(());
+        }
+        let source = Source::new(name.into(), location, flavour);
+        self.is_ended &= source.is_kept();
+        self.sources.push(source);
+        (number + 1 == self.sources.len()).then_some(())
+    }
+
+    /// The place of a source. A file that is not there now can have its messages no more, but the others can.
+    fn place(&mut self, place: u8, path: &Path, mut parts: Parts<'_>) -> Option<Place> {
+        Some(match place {
+            0 if self.open < OPEN_MAX => match open_regular(path) {
+                Ok(file) => {
+                    self.open += 1;
+                    Place::Open(file)
+                }
+                Err(_) => Place::Closed,
+            },
+            0 => Place::Closed,
+            1 => {
+                let mut files = Vec::new();
+                while !parts.0.is_empty() {
+                    files.push(OsStr::from_bytes(parts.text()?).into());
+                }
+                Place::Maildir(files)
+            }
+            2 => open_spool(self.dir, path).map_or(Place::Closed, Place::Spool),
+            3 => Place::Kept(open_kept(self.dir).ok()?),
+            _ => return None,
+        })
+    }
+
+    fn list(&mut self, mut parts: Parts<'_>) -> io::Result<Option<()>> {
+        let mut read = || {
+            let (message, len, hash) = (parts.u32()?, parts.u64()?, parts.u64()?);
+            let name = std::str::from_utf8(parts.text()?).ok()?;
+            let path = PathBuf::from(OsStr::from_bytes(parts.text()?));
+            let file = open_spool(self.dir, &path).ok()?;
+            Some(ToFile {
+                name: name.into(),
+                spool: Spool {
+                    file,
+                    path,
+                    len,
+                    hash,
+                },
+                message,
+            })
+        };
+        let Some(to_file) = read() else {
+            return Ok(None);
+        };
+        let spool = &to_file.spool;
+        if digest(&spool.file, 0, spool.len)? != Some(spool.hash) {
+            return Ok(None);
+        }
+        self.to_files.push(to_file);
+        Ok(Some(()))
+    }
+
+    fn messages(&mut self, mut parts: Parts<'_>) -> io::Result<Option<()>> {
+        let Some(head) = MessagesHead::read(&mut parts) else {
+            return Ok(None);
+        };
+        let starts_here = head.first_message == self.messages
+            && head.first_recipient == self.recipients
+            && head.addresses_end >= self.addresses_end;
+        if !starts_here {
+            return Ok(None);
+        }
+        let len = head.addresses_end - self.addresses_end;
+        if digest(self.addresses, self.addresses_end, len)? != Some(head.addresses_hash) {
+            return Ok(None);
+        }
+        Ok(self.check_records(&head, parts))
+    }
+
+    fn check_records(&mut self, head: &MessagesHead, mut parts: Parts<'_>) -> Option<()> {
+        let mut recipients = self.recipients;
+        for _ in 0..head.messages {
+            let record = MessageRecord::from_bytes(&parts.array()?);
+            let is_fit = record.source() < self.sources.len()
+                && record.first_recipient() as usize == recipients
+                && record.recipients() > 0;
+            recipients += is_fit.then_some(record.recipients() as usize)?;
+        }
+        if recipients != self.recipients + head.recipients {
+            return None;
+        }
+        parts.bytes(head.recipients * RECIPIENT_BYTES)?;
+        parts.bytes(head.keys() * size_of::<u128>())?;
+        self.messages += head.messages;
+        self.recipients = recipients;
+        self.addresses_end = head.addresses_end;
+        self.is_ended = head.flags & IS_END != 0;
+        Some(())
+    }
+
+    fn moved(&mut self, mut parts: Parts<'_>) -> Option<()> {
+        while !parts.0.is_empty() {
+            let moved = Moved {
+                message: parts.u32()?,
+                source: parts.u32()?,
+                offset: parts.u64()?,
+            };
+            let is_kept = self.sources.get(moved.source as usize)?.is_kept();
+            let is_fit = is_kept && (moved.message as usize) < self.messages;
+            self.moved.push(is_fit.then_some(moved)?);
+        }
+        Some(())
+    }
+
+    /// Everything but the messages.
+    fn into_tables(self, end: u64) -> (Progress, boxcar::Vec<Source>, boxcar::Vec<ToFile>, bool) {
+        for (number, location) in self.found_later {
+            self.sources[number].is_found_at(location);
+        }
+        // One whose message is not there was made by a run that died before it was handed on.
+        let messages = self.messages;
+        let of_messages = |to_file: &ToFile| (to_file.message as usize) < messages;
+        let to_files: boxcar::Vec<ToFile> = self.to_files.into_iter().filter(of_messages).collect();
+        let sources: boxcar::Vec<Source> = self.sources.into_iter().collect();
+        let progress = Progress {
+            at: end,
+            sources: sources.count(),
+            to_files: to_files.count(),
+            messages,
+            recipients: self.recipients,
+            is_ended: self.is_ended,
+        };
+        (progress, sources, to_files, self.is_ended)
+    }
+}
+
+/// What stands before the records of a flush.
+struct MessagesHead {
+    first_message: usize,
+    first_recipient: usize,
+    messages: usize,
+    recipients: usize,
+    flags: u32,
+    addresses_end: u64,
+    addresses_hash: u64,
+}
+
+impl MessagesHead {
+    fn read(parts: &mut Parts<'_>) -> Option<MessagesHead> {
+        let mut number = || parts.u32().map(|number| number as usize);
+        Some(MessagesHead {
+            first_message: number()?,
+            first_recipient: number()?,
+            messages: number()?,
+            recipients: number()?,
+            flags: parts.u32()?,
+            addresses_end: parts.u64()?,
+            addresses_hash: parts.u64()?,
+        })
+    }
+
+    fn keys(&self) -> usize {
+        if self.flags & HAS_KEYS != 0 {
+            self.recipients
+        } else {
+            0
+        }
+    }
+}
+
+/// Fills the tables with what the first pass found good.
+struct SecondPass {
+    messages: boxcar::Vec<MessageRecord>,
+    recipients: boxcar::Vec<RecipientRecord>,
+    keys: Vec<u128>,
+    /// The bytes of what was kept.
+    kept_len: u64,
+    /// In the order of messages; of one that was moved twice the last place counts.
+    moved: std::iter::Peekable<std::vec::IntoIter<Moved>>,
+}
+
+impl SecondPass {
+    fn new(mut moved: Vec<Moved>, kept_len: u64) -> SecondPass {
+        moved.sort_by_key(|moved| moved.message); // stable
+        SecondPass {
+            messages: boxcar::Vec::new(),
+            recipients: boxcar::Vec::new(),
+            keys: Vec::new(),
+            kept_len,
+            moved: moved.into_iter().peekable(),
+        }
+    }
+
+    fn take(&mut self, payload: &[u8]) -> Option<()> {
+        let mut parts = Parts(payload);
+        let head = MessagesHead::read(&mut parts)?;
+        let messages = parts.bytes(head.messages * MESSAGE_BYTES)?;
+        // Recipients enter before their messages, as always.
+        for bytes in parts
+            .bytes(head.recipients * RECIPIENT_BYTES)?
+            .as_chunks()
+            .0
+        {
+            self.recipients.push(RecipientRecord::from_bytes(bytes));
+        }
+        for bytes in messages.as_chunks().0 {
+            let mut record = MessageRecord::from_bytes(bytes);
+            let number = self.messages.count() as u32;
+            while let Some(moved) = self.moved.next_if(|moved| moved.message == number) {
+                // Where the copy is cut off, the batch file may still be right.
+                if moved.offset.saturating_add(u64::from(record.length())) <= self.kept_len {
+                    record = record.moved(moved.source, moved.offset);
+                }
+            }
+            self.messages.push(record);
+        }
+        let keys = parts.bytes(head.keys() * size_of::<u128>())?;
+        let keys = keys.as_chunks().0.iter();
+        self.keys
+            .extend(keys.map(|bytes| u128::from_le_bytes(*bytes)));
+        Some(())
+    }
+}
+
+/// Opens a file of the job by its name, which must be one.
+fn open_spool(dir: &Path, name: &Path) -> io::Result<File> {
+    if name.file_name() != Some(name.as_os_str()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    private(OpenOptions::new().read(true)).open(dir.join(name))
+}
+
+/// The XXH3-64 of `len` bytes at `at`; `None` if they are not there.
+fn digest(file: &File, mut at: u64, mut len: u64) -> io::Result<Option<u64>> {
+    let mut sum = Xxh3Default::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while len > 0 {
+        let want = usize::try_from(len).map_or(buffer.len(), |len| len.min(buffer.len()));
+        match file.read_at(&mut buffer[..want], at) {
+            Ok(0) => return Ok(None),
+            Ok(got) => {
+                sum.update(&buffer[..got]);
+                at += got as u64;
+                len -= got as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(sum.digest()))
+}
