@@ -61,7 +61,15 @@ impl Deferral {
 
     /// The deferral that a verdict amounts to. Only meaningful for verdicts that are deferred or in doubt.
     pub fn of(verdict: &Verdict, not_before: Option<Duration>) -> Deferral {
-        let class = match (verdict.status, verdict.scope) {
+        Deferral {
+            not_before,
+            ..Deferral::of_kind(verdict.status, verdict.scope)
+        }
+    }
+
+    /// The same of a verdict's status and scope.
+    pub fn of_kind(status: Status, scope: Scope) -> Deferral {
+        let class = match (status, scope) {
             (Status::InDoubt, _) => Class::InDoubt,
             (_, Scope::Local | Scope::Domain | Scope::Host) => Class::Host,
             (_, Scope::Session) => Class::Session,
@@ -69,14 +77,41 @@ impl Deferral {
             (_, Scope::Message) => Class::Message,
             (_, Scope::Recipient) => Class::Recipient,
         };
-        Deferral { class, not_before }
+        Deferral::new(class)
+    }
+}
+
+impl Passage {
+    /// What this becomes by an attempt that ends with `verdict`. Invalid mail was never tried.
+    pub fn after(mut self, verdict: &Verdict) -> Passage {
+        match verdict.status {
+            Status::Invalid => {}
+            status if status.is_pending() => self.note(Deferral::of(verdict, None).class),
+            _ => self.attempts = self.attempts.saturating_add(1),
+        }
+        self
+    }
+
+    fn note(&mut self, class: Class) {
+        match class {
+            Class::Session => {}
+            Class::Host => self.host_failures = self.host_failures.saturating_add(1),
+            Class::InDoubt => {
+                self.attempts = self.attempts.saturating_add(1);
+                self.in_doubt = true;
+            }
+            Class::Rate | Class::Message | Class::Recipient => {
+                self.attempts = self.attempts.saturating_add(1);
+            }
+        }
     }
 }
 
 /// What is done with mail whose final dot was sent and never answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum InDoubt {
     /// Sent again once, after [`RetryPolicy::in_doubt_wait`]; held if that ends in doubt as well.
+    #[default]
     Resend,
     /// Never sent again: held at once.
     Hold,
@@ -132,30 +167,32 @@ impl RetryPolicy {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Next {
-        let delay = match deferral.class {
-            Class::Session => return Next::Now,
-            Class::Host => {
-                passage.host_failures = passage.host_failures.saturating_add(1);
-                self.host_back_off(u32::from(passage.host_failures), rng)
-            }
-            Class::InDoubt => {
-                passage.attempts = passage.attempts.saturating_add(1);
-                let again = std::mem::replace(&mut passage.in_doubt, true);
-                if again || self.in_doubt == InDoubt::Hold {
-                    return Next::Leave(Status::Held);
-                }
-                jitter_up(self.in_doubt_wait, rng)
-            }
-            Class::Rate | Class::Message | Class::Recipient => {
-                passage.attempts = passage.attempts.saturating_add(1);
-                self.recipient_back_off(u32::from(passage.attempts), deferral.not_before, rng)
-            }
-        };
-        let due = now + delay;
+        let was_in_doubt = passage.in_doubt;
+        passage.note(deferral.class);
+        if deferral.class == Class::Session {
+            return Next::Now;
+        }
+        if deferral.class == Class::InDoubt && (was_in_doubt || self.in_doubt == InDoubt::Hold) {
+            return Next::Leave(Status::Held);
+        }
+        let due = now + self.rest(*passage, deferral, rng);
         match self.beyond(due) {
             Some(Status::Expired) => Next::Leave(Status::Expired),
             Some(_) => Next::Leave(pending(*passage)),
             None => Next::At(due),
+        }
+    }
+
+    /// How long an envelope with this past rests after an attempt that ended like this, and which `passage` counts already.
+    /// A run that goes on with what another one left asks this, too: so no due time has to be kept.
+    pub fn rest(&self, passage: Passage, deferral: Deferral, rng: &mut fastrand::Rng) -> Duration {
+        match deferral.class {
+            Class::Session => Duration::ZERO,
+            Class::Host => self.host_back_off(u32::from(passage.host_failures), rng),
+            Class::InDoubt => jitter_up(self.in_doubt_wait, rng),
+            Class::Rate | Class::Message | Class::Recipient => {
+                self.recipient_back_off(u32::from(passage.attempts), deferral.not_before, rng)
+            }
         }
     }
 
@@ -340,6 +377,34 @@ mod tests {
         assert_eq!(policy.beyond(secs(99).unwrap()), None);
         policy.expire_at = secs(5000);
         assert_eq!(policy.beyond(secs(6000).unwrap()), Some(Status::Deferred));
+    }
+
+    #[test]
+    fn what_the_ledger_is_told_of_an_attempt_is_what_the_queue_makes_of_it() {
+        use crate::mail::Stage;
+        let policy = RetryPolicy::default();
+        for status in [Status::Deferred, Status::InDoubt] {
+            for scope in [
+                Scope::Host,
+                Scope::Session,
+                Scope::Rate,
+                Scope::Message,
+                Scope::Recipient,
+            ] {
+                let verdict = Verdict::new(status, scope, Stage::Rcpt, 450, None, "later");
+                let mut passage = Passage::default();
+                let told = passage.after(&verdict);
+                let deferral = Deferral::of(&verdict, None);
+                let mut rng = fastrand::Rng::with_seed(1);
+                policy.after(&mut passage, deferral, Instant::now(), &mut rng);
+                assert_eq!(told, passage, "{status:?} {scope:?}");
+            }
+        }
+        let verdict = |status| Verdict::new(status, Scope::Message, Stage::Dot, 250, None, "");
+        let delivered = Passage::default().after(&verdict(Status::Delivered));
+        assert_eq!(delivered.attempts, 1);
+        let invalid = Passage::default().after(&verdict(Status::Invalid));
+        assert_eq!(invalid, Passage::default());
     }
 
     #[test]

@@ -156,7 +156,7 @@ fn a_state_directory_or_report_that_cannot_be_made_stops_before_anything_is_sent
     assert_fails(
         &run(&["send", "--state", "/proc/nope", &batch]),
         73,
-        "cannot make the state directory",
+        "/proc/nope: cannot make it",
     );
     let output = run(&[
         "rehearse",

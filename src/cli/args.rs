@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::retry::InDoubt;
 use crate::smtp::TlsPolicy;
 
 /// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
@@ -39,7 +40,8 @@ pub enum Command {
 }
 
 /// How a batch is read.
-#[derive(Args, Debug, Default, Clone)]
+#[derive(Args, Serialize, Deserialize, Debug, Default, Clone)]
+#[serde(default)]
 pub struct ReadArgs {
     /// mbox files, Maildirs, .eml files; '-' is standard input
     #[arg(value_name = "BATCH")]
@@ -64,11 +66,13 @@ pub struct ReadArgs {
     pub strict: bool,
     /// The command that reads it, for hints that say what to type
     #[arg(skip)]
+    #[serde(skip)]
     pub command: &'static str,
 }
 
 /// The quoting conventions of mbox files.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
 pub enum Flavour {
     /// `>From `, `>>From ` ... lose one `>` (the default)
     Mboxrd,
@@ -79,7 +83,7 @@ pub enum Flavour {
 }
 
 /// Whether sessions are protected.
-#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// In clear, whatever is offered
@@ -124,8 +128,28 @@ impl TlsMode {
     }
 }
 
+/// What becomes of mail in doubt.
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum InDoubtMode {
+    /// Sent again, once in the life of a job
+    Resend,
+    /// Never sent again: left for a person to settle
+    Hold,
+}
+
+impl InDoubtMode {
+    /// What it means.
+    pub fn policy(self) -> InDoubt {
+        match self {
+            InDoubtMode::Resend => InDoubt::Resend,
+            InDoubtMode::Hold => InDoubt::Hold,
+        }
+    }
+}
+
 /// What a notification of failure brings back (RFC 3461 4.3).
-#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "lowercase")]
 pub enum DsnRet {
     /// The whole message
@@ -135,7 +159,7 @@ pub enum DsnRet {
 }
 
 /// When a server notifies (RFC 3461 4.1).
-#[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "lowercase")]
 pub enum DsnNotify {
     /// Never
@@ -149,7 +173,8 @@ pub enum DsnNotify {
 }
 
 /// Configuration and its overrides.
-#[derive(Args, Debug, Default, Clone)]
+#[derive(Args, Serialize, Deserialize, Debug, Default, Clone)]
+#[serde(default)]
 pub struct DeliveryArgs {
     /// Configuration file [default: mailer.toml in the XDG configuration directory, then /etc/mailer.toml]
     #[arg(long, value_name = "FILE")]
@@ -236,9 +261,18 @@ pub struct DeliveryArgs {
     /// Begin nothing new after this time; what is pending then is left (exit status 75) [default: 1h, for retries only]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub run_for: Option<Duration>,
+    /// Begin nothing new after this time of day, HH:MM; what is pending then is left (exit status 75)
+    #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
+    pub finish_by: Option<TimeOfDay>,
+    /// What becomes of mail whose final dot was sent and never answered [default: resend]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub in_doubt: Option<InDoubtMode>,
     /// How long mail in doubt waits before it is sent again, once
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub in_doubt_wait: Option<Duration>,
+    /// Record each message on disk before its final dot leaves: survives a loss of power, costs speed
+    #[arg(long)]
+    pub sync: bool,
 }
 
 /// What is shown of a run.
@@ -253,6 +287,9 @@ pub struct ShowArgs {
     /// No progress and no summary, even on a terminal
     #[arg(long, short, conflicts_with = "summary")]
     pub quiet: bool,
+    /// It is a rehearsal: no job stays that could be looked at or go on
+    #[arg(skip)]
+    pub is_rehearsal: bool,
 }
 
 impl ShowArgs {
@@ -263,12 +300,39 @@ impl ShowArgs {
     }
 }
 
+/// Which job a batch belongs to.
+#[derive(Args, Debug, Default, Clone)]
+pub struct JobArgs {
+    /// Name of the job: what is piped under it again is sent only to those who are not in it yet
+    #[arg(long, value_name = "NAME", value_parser = job_name)]
+    pub job: Option<String>,
+    /// Send a batch again that was sent a short time ago
+    #[arg(long)]
+    pub again: bool,
+    /// How long a batch that was sent is not sent again [default: 20h]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub guard: Option<Duration>,
+}
+
+/// A name that can be typed and shown: not one that looks like a job's number.
+pub fn job_name(text: &str) -> Result<String, String> {
+    let is_fit = |c: char| c.is_alphanumeric() || "-_.:+@".contains(c);
+    let begins_well = text.chars().next().is_some_and(char::is_alphabetic);
+    if !begins_well || text.len() > 100 || !text.chars().all(is_fit) {
+        return Err("a name begins with a letter and has letters, digits and -_.:+@ only".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// `mailer send`.
 #[derive(Args, Debug)]
 pub struct SendArgs {
     /// How the batch is read.
     #[command(flatten)]
     pub read: ReadArgs,
+    /// Which job it belongs to.
+    #[command(flatten)]
+    pub job: JobArgs,
     /// How it is delivered.
     #[command(flatten, next_help_heading = "Delivery")]
     pub delivery: DeliveryArgs,
@@ -358,6 +422,52 @@ pub struct ConfigArgs {
     pub delivery: DeliveryArgs,
 }
 
+/// A time of day: hour and minute.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimeOfDay {
+    /// 0 to 23.
+    pub hour: i8,
+    /// 0 to 59.
+    pub minute: i8,
+}
+
+impl TimeOfDay {
+    /// How long it is from `now` to the next such time. Less than a day, or a day and an hour where clocks go back.
+    pub fn until(self, now: &jiff::ZonedDateTime) -> Duration {
+        let at = |day: jiff::civil::Date| {
+            let time = day.at(self.hour, self.minute, 0, 0);
+            now.time_zone()
+                .to_ambiguous_zoned_datetime(time)
+                .compatible()
+                .ok()
+        };
+        let today = now.date();
+        let next = at(today)
+            .filter(|then| *then > *now)
+            .or_else(|| at(today.tomorrow().ok()?));
+        next.and_then(|then| Duration::try_from(now.duration_until(&then)).ok())
+            .unwrap_or(Duration::ZERO)
+    }
+}
+
+/// Reads "07:00".
+pub fn time_of_day(text: &str) -> Result<TimeOfDay, String> {
+    let wrong = || format!("`{text}` is not a time of day; write for instance 07:00");
+    let (hour, minute) = text.split_once(':').ok_or_else(wrong)?;
+    let two_digits = |part: &str| match part.len() {
+        1 | 2 if part.bytes().all(|b| b.is_ascii_digit()) => part.parse().ok(),
+        _ => None,
+    };
+    let time = (
+        two_digits(hour),
+        two_digits(minute).filter(|_| minute.len() == 2),
+    );
+    match time {
+        (Some(hour @ 0..=23), Some(minute @ 0..=59)) => Ok(TimeOfDay { hour, minute }),
+        _ => Err(wrong()),
+    }
+}
+
 /// Reads "300ms", "90s", "5m", "1h30m", "5d".
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong =
@@ -381,6 +491,24 @@ mod tests {
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
         for wrong in ["", "5", "-5s", "soon", "5 parsecs", "1y"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_day_is_the_next_one() {
+        let now: jiff::ZonedDateTime = "2026-03-28T23:30:00+01:00[Europe/Berlin]".parse().unwrap();
+        let until = |text| time_of_day(text).unwrap().until(&now).as_secs();
+        assert_eq!(until("23:45"), 15 * 60);
+        assert_eq!(
+            until("23:30"),
+            23 * 3600,
+            "the same minute is tomorrow's; clocks go forward"
+        );
+        assert_eq!(until("7:00"), 6 * 3600 + 1800);
+        for wrong in [
+            "", "7", "24:00", "07:60", "7:5", "-1:00", "+7:00", "07:00:00",
+        ] {
+            assert!(time_of_day(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -10,34 +10,59 @@ use tempfile::NamedTempFile;
 use super::args::{Flavour, ReadArgs};
 use super::exit::{Exit, Failure};
 use crate::batch::{BatchError, BatchErrorKind, BatchReader, BatchStore, Input, ReadOptions};
+use crate::job::Job;
 use crate::mail::ReversePath;
 use crate::mbox::MboxFlavour;
 
-/// A batch about to be read.
+/// A job's batch.
 pub struct Batch {
-    /// Reads it.
-    pub reader: BatchReader,
-    /// What is learnt of it.
+    /// Reads it; `None` if an earlier run has read it to its end.
+    pub reader: Option<BatchReader>,
+    /// What is known of it.
     pub store: Arc<BatchStore>,
     /// Standard input or a pipe is part of it: more may be long in coming.
     pub is_live: bool,
 }
 
-/// Opens the batch that the flags name. Without any, standard input, if it is not a terminal.
+/// Opens the batch of a job: the one that the flags name, and what earlier runs have read of it. Without any named,
+/// standard input, if it is not a terminal.
 ///
 /// # Errors
 /// A [`Failure`]: usage, missing files, bad data.
-pub fn open(args: &ReadArgs, stdin: &Stdin, spool: &Path) -> Result<Batch> {
-    let inputs = inputs(args, stdin)?;
-    let options = options(args, spool)?;
-    let store = Arc::new(BatchStore::new(options));
-    let reader = BatchReader::open(inputs, Arc::clone(&store)).map_err(failure)?;
+pub fn open(args: &ReadArgs, stdin: &Stdin, job: &Job, is_new: bool) -> Result<Batch> {
+    let options = ReadOptions {
+        date: job.card().date.clone(),
+        ..options(args, job.dir())?
+    };
+    let store = match is_new {
+        true => BatchStore::create_in(options, job.dir()).map_err(|error| {
+            let text = format!("{}: cannot make a file there: {error}", job.dir().display());
+            Failure::new(Exit::CantCreate, text).hint("name another directory with --state DIR")
+        })?,
+        false => BatchStore::reopen(options, job.dir()).map_err(failure)?,
+    };
+    let store = Arc::new(store);
+    let reader = match job.card().name {
+        Some(_) => {
+            let inputs = inputs(args, stdin)?;
+            Some(BatchReader::open_named(inputs, Arc::clone(&store)).map_err(failure)?)
+        }
+        None if store.is_read_to_end() => None,
+        None => {
+            let inputs = inputs(args, stdin)?;
+            Some(BatchReader::open(inputs, Arc::clone(&store)).map_err(failure)?)
+        }
+    };
     Ok(Batch {
         reader,
         store,
-        is_live: stdin.is_live() && reads_stdin(args)
-            || args.batch.iter().any(|path| is_pipe(path)),
+        is_live: stdin.is_live() && is_stream(args),
     })
+}
+
+/// True if standard input or a pipe is part of the batch.
+pub fn is_stream(args: &ReadArgs) -> bool {
+    reads_stdin(args) || args.batch.iter().any(|path| is_pipe(path))
 }
 
 /// Where standard input is read from.
@@ -134,6 +159,21 @@ pub fn inputs(args: &ReadArgs, stdin: &Stdin) -> Result<Vec<Input>> {
     args.batch.iter().map(input).collect()
 }
 
+/// Whether the batch can be read at all, before anything is made for it: usage, missing files, files of other kinds.
+///
+/// # Errors
+/// A [`Failure`].
+pub fn check(args: &ReadArgs) -> Result<()> {
+    let inputs = inputs(args, &Stdin::Live)?;
+    let options = options(args, &std::env::temp_dir())?;
+    if is_stream(args) {
+        return Ok(());
+    }
+    let store = Arc::new(BatchStore::new(options));
+    BatchReader::open(inputs, store).map_err(failure)?;
+    Ok(())
+}
+
 /// How the batch is to be read.
 ///
 /// # Errors
@@ -170,7 +210,7 @@ fn reverse_path(text: &str) -> Result<ReversePath> {
 }
 
 /// RFC 5322 3.3, in local time with its offset.
-fn date_now() -> String {
+pub fn date_now() -> String {
     jiff::ZonedDateTime::now()
         .strftime("%a, %-d %b %Y %H:%M:%S %z")
         .to_string()
@@ -188,27 +228,4 @@ pub fn failure(error: BatchError) -> anyhow::Error {
         Some(hint) => failure.hint(hint).into(),
         None => failure.into(),
     }
-}
-
-/// The state directory, made if it is missing, for its owner only.
-///
-/// # Errors
-/// [`Exit::CantCreate`].
-pub fn make_state(path: &Path) -> Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| {
-            Failure::new(
-                Exit::CantCreate,
-                format!(
-                    "{}: cannot make the state directory: {error}",
-                    path.display()
-                ),
-            )
-            .hint("name another one with --state DIR")
-        })?;
-    Ok(path.to_path_buf())
 }

@@ -11,20 +11,21 @@ use crate::engine::run::RunEnd;
 use crate::ledger::Ledger;
 use crate::mail::Status;
 
-/// The status to end with, and a line on standard error if it is not 0. `report_failure` says what became of the report,
+/// The status to end with, and a line on standard error if it is not 0. `job` is the name of the job; `report_failure` says what became of the report,
 /// if it could not be written.
 ///
 /// # Errors
 /// A [`Failure`], where the run could not do its work.
 pub fn conclude(
     mut end: RunEnd,
+    job: &str,
     show: &ShowArgs,
     stopped: Option<Stopped>,
     report_failure: Option<String>,
 ) -> Result<Exit> {
     show_problems(&end);
     let counts = counts(&end.ledger);
-    if let Some(failure) = fatal(&mut end, stopped) {
+    if let Some(failure) = fatal(&mut end, job, stopped) {
         say::complain(&counts);
         return Err(failure);
     }
@@ -56,7 +57,8 @@ pub fn conclude(
     };
     let where_to_look = match &show.report {
         Some(path) if path.as_os_str() != "-" => format!("see {}", path.display()),
-        _ => "run with --report FILE to see each".into(),
+        _ if show.is_rehearsal => "run with --report FILE to see each".into(),
+        _ => format!("`mailer report {job}` shows each"),
     };
     let total = end.ledger.len();
     if cut_short {
@@ -65,9 +67,12 @@ pub fn conclude(
         );
     }
     if pending > 0 || cut_short {
+        let go_on = match show.is_rehearsal {
+            true => String::new(),
+            false => format!("; `mailer resume {job}` goes on"),
+        };
         say::complain(format!(
-            "{why}{pending} of {total} recipients still pending, {failures} failed; {where_to_look} \
-             (sending the same batch again would send it to everybody again)"
+            "{why}{pending} of {total} recipients still pending, {failures} failed; {where_to_look}{go_on}"
         ));
         return Ok(Exit::Pending);
     }
@@ -91,7 +96,7 @@ fn show_problems(end: &RunEnd) {
 }
 
 /// What kept the run from doing its work, if anything did.
-fn fatal(end: &mut RunEnd, stopped: Option<Stopped>) -> Option<anyhow::Error> {
+fn fatal(end: &mut RunEnd, job: &str, stopped: Option<Stopped>) -> Option<anyhow::Error> {
     if let Some(breakdown) = &end.breakdown {
         let text = format!(
             "a bug in mailer: its thread `{}` has panicked, and sending was stopped: {}",
@@ -104,7 +109,7 @@ fn fatal(end: &mut RunEnd, stopped: Option<Stopped>) -> Option<anyhow::Error> {
             say::complain(error);
         }
         let text = format!("the ledger cannot be written: {error}; sending was stopped");
-        let hint = "make room in the state directory, or name another one with --state DIR";
+        let hint = format!("make room in the state directory, then `mailer resume {job}`");
         return Some(Failure::new(Exit::Io, text).hint(hint).into());
     }
     if let Some(error) = end.read.as_mut().and_then(|read| read.error.take()) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Deserializer};
 
-use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, TlsMode};
+use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
 
@@ -49,6 +49,8 @@ struct File {
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
+    sync: Option<bool>,
+    guard: Option<Time>,
     timeouts: Option<TimeoutKeys>,
     retry: Option<RetryKeys>,
     dsn: Option<DsnKeys>,
@@ -80,6 +82,7 @@ struct RetryKeys {
     expire: Option<Time>,
     run_for: Option<Time>,
     in_doubt_wait: Option<Time>,
+    in_doubt: Option<InDoubtMode>,
 }
 
 #[derive(Deserialize, Default, Debug)]
@@ -215,6 +218,8 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);
     set(&mut settings.data_rate_min, file.min_data_rate);
+    set(&mut settings.sync, file.sync);
+    set_time(&mut settings.guard, file.guard);
     set(&mut settings.port, file.port);
     set(&mut settings.allow_loopback, file.allow_loopback);
     set(&mut settings.dns, file.dns);
@@ -246,6 +251,7 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set_time(&mut retry.expire, keys.expire);
     set_time(&mut retry.run_for, keys.run_for);
     set_time(&mut retry.in_doubt_wait, keys.in_doubt_wait);
+    set(&mut retry.in_doubt, keys.in_doubt.map(InDoubtMode::policy));
     let domain = |(pattern, keys): (String, DomainKeys)| DomainSettings {
         pattern,
         tls: keys.tls.policy(),
@@ -346,7 +352,17 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.retry.expire, flags.expire);
     set(&mut settings.retry.run_for, flags.run_for);
     settings.stop_after = flags.run_for;
+    if let Some(time) = flags.finish_by {
+        let left = time.until(&jiff::ZonedDateTime::now());
+        settings.retry.run_for = settings.retry.run_for.min(left);
+        settings.stop_after = Some(settings.stop_after.map_or(left, |after| after.min(left)));
+    }
     set(&mut settings.retry.in_doubt_wait, flags.in_doubt_wait);
+    set(
+        &mut settings.retry.in_doubt,
+        flags.in_doubt.map(InDoubtMode::policy),
+    );
+    settings.sync |= flags.sync;
     if let Some(limit) = flags.timeout {
         settings.timeouts.cap(limit);
     }

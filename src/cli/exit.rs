@@ -36,6 +36,19 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// The status of this number: that of an earlier run of a job.
+    pub fn from_status(status: u8) -> Exit {
+        use Exit::*;
+        let all = [
+            Done, Failures, Usage, Data, NoInput, Network, Software, CantCreate, Io, Pending,
+            Permission, Config,
+        ];
+        let found = all.into_iter().find(|exit| *exit as u8 == status);
+        found.unwrap_or(Software)
+    }
+}
+
 /// An error of the face: one line that says who, what, where; at most one hint; and the exit status it leads to.
 #[derive(Debug)]
 pub struct Failure {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::args::RehearseArgs;
+use super::args::{JobArgs, RehearseArgs, ShowArgs};
 use super::exit::{Exit, Failure};
 use super::{config, say, send};
 use crate::engine::settings::Settings;
@@ -59,7 +59,12 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
     settings.relays.clear();
     settings.bind.clear();
     settings.state = scratch.path().to_path_buf();
-    let (exit, summary) = send::deliver(&args.read, &args.delivery, &args.show, settings)?;
+    let show = ShowArgs {
+        is_rehearsal: true,
+        ..args.show.clone()
+    };
+    let job = JobArgs::default();
+    let (exit, summary) = send::send(&args.read, &job, &args.delivery, &show, settings)?;
     sink.wait_until(|stats| stats.open == 0, SETTLE_TIME);
     let stats = sink.stop();
     let report_on_stdout = args

@@ -1,26 +1,35 @@
-//! The ledger thread: the only one that touches the ledger. Workers and queues tell it what happened, in groups.
+//! The ledger's thread: the only one that touches the ledger. Workers and queues tell it what happened, in groups, once
+//! it is in the journal.
 //!
 //! It ends when the batch has been read to its end and every recipient is settled for this run; that is the end of the
-//! run. It hands the ledger back, for the report.
+//! run. It hands the ledger back, for the last fold and the report. About once a second it makes what was written so far
+//! survive a loss of power: the batch's index first, since the journal names recipients by their numbers in it.
 //!
 //! If a thread of the run has panicked, nobody may be left who could settle some recipients: then it ends when the batch
 //! has been read and the last worker is gone.
 //!
 //! A record that cannot be written is fatal: `on_failure` is called at once, so that no new transaction is begun, and
-//! what is still under way is waited for; what could not be recorded is in the error that the run ends with.
+//! what is still under way is waited for. Its verdicts are in memory and in the report; a later run takes for in doubt
+//! what the journal says was begun.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::guard::Watch;
 use super::shared::Shared;
 use super::status::Gauges;
-use crate::ledger::{Attempt, Ledger};
-use crate::mail::{QueueId, RecipientNo, Status};
+use crate::batch::BatchStore;
+use crate::ledger::{Journal, Ledger, LedgerError, People};
+use crate::mail::{MessageNo, QueueId, RecipientNo, Status};
 
-/// What the ledger thread is told.
+/// How often what was recorded is made to survive a loss of power.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// What the ledger's thread is told.
 #[derive(Debug)]
 pub enum Entry {
     /// Recipients up to this one are known now.
@@ -30,101 +39,237 @@ pub enum Entry {
     },
     /// The batch has been read to its end.
     ReadToEnd,
-    /// What became of some recipients in an attempt.
-    Attempts(Vec<Attempt>),
-    /// Something that the end of the run depends on has changed.
-    Wake,
+    /// What became of some recipients in attempts that are in the journal.
+    Noted {
+        /// The queue whose worker made them.
+        queue: QueueId,
+        /// Who, and what became of it.
+        attempts: Vec<(RecipientNo, Status)>,
+    },
     /// These recipients are not tried again in this run.
     Left {
         /// Who, and in which state.
         recipients: Vec<(RecipientNo, Status)>,
     },
+    /// Something could not be recorded.
+    Failed(io::Error),
+    /// Something that the end of the run depends on has changed.
+    Wake,
+}
+
+/// The way to the ledger, for every thread of a run.
+#[derive(Clone, Debug)]
+pub struct Book {
+    entries: Sender<Entry>,
+    journal: Arc<Journal>,
+}
+
+impl Book {
+    /// The way to the thread that receives `entries`, with the journal of its ledger.
+    pub fn new(entries: Sender<Entry>, journal: Arc<Journal>) -> Book {
+        Book { entries, journal }
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
+    }
+
+    /// Tells the ledger's thread. When that has ended, nobody needs to hear it any more.
+    pub fn enter(&self, entry: Entry) {
+        let _ = self.entries.send(entry);
+    }
+
+    /// Something could not be recorded.
+    pub fn fail(&self, error: &io::Error) {
+        self.enter(Entry::Failed(io::Error::new(
+            error.kind(),
+            error.to_string(),
+        )));
+    }
+}
+
+impl People for BatchStore {
+    fn person(&self, recipient: RecipientNo) -> Option<(MessageNo, String)> {
+        BatchStore::person(self, recipient)
+    }
 }
 
 /// Keeps the ledger until the run is over.
 ///
-/// `on_failure` is called once, when a record could not be written.
+/// `on_failure` is called once, when something could not be recorded.
 pub fn keep(
-    mut ledger: Ledger,
+    ledger: Ledger,
     entries: &Receiver<Entry>,
     shared: &Shared,
     watch: &Watch,
     on_failure: impl Fn(),
-) -> (Ledger, Option<io::Error>) {
-    let gauges = &shared.gauges;
-    let mut failure = None;
+) -> (Ledger, Option<LedgerError>) {
+    let mut keeper = Keeper {
+        ledger,
+        shared,
+        watch,
+        on_failure,
+        failure: None,
+        synced_at: Instant::now(),
+        is_dirty: false,
+    };
     let mut read_to_end = false;
     let is_deserted = || shared.breakdown().is_some() && shared.workers_alive.load(SeqCst) == 0;
-    let mut enter_watched = |ledger: &mut Ledger, entry: Entry| {
-        let entered = watch.over("ledger", || {
-            shared.settings.trip.at("ledger");
-            enter(ledger, &entry, gauges)
-        });
-        match entered {
-            Some(Ok(())) => {}
-            Some(Err(error)) if failure.is_none() => {
-                failure = Some(error);
-                on_failure();
+    while !(read_to_end && (keeper.ledger.unsettled() == 0 || is_deserted())) {
+        match entries.recv_timeout(keeper.time_to_sync()) {
+            Ok(entry) => {
+                read_to_end |= matches!(entry, Entry::ReadToEnd);
+                keeper.enter(entry);
             }
-            Some(Err(_)) => {}
-            None => doubt(ledger, &entry),
+            Err(RecvTimeoutError::Timeout) => {}
+            // Every sender gone before the end: only if the threads of the run are gone, so nothing more will come.
+            Err(RecvTimeoutError::Disconnected) => break,
         }
-        gauges.show_counts(&ledger.counts());
-    };
-    while !(read_to_end && (ledger.unsettled() == 0 || is_deserted())) {
-        // Every sender gone before the end: only if the threads of the run are gone, so nothing more will come.
-        let Ok(entry) = entries.recv() else { break };
-        read_to_end |= matches!(entry, Entry::ReadToEnd);
-        enter_watched(&mut ledger, entry);
+        keeper.sync_if_due();
     }
     // What the last workers have said before they went.
     for entry in entries.try_iter() {
-        enter_watched(&mut ledger, entry);
+        keeper.enter(entry);
     }
-    (ledger, failure)
+    (keeper.ledger, keeper.failure)
+}
+
+/// The state of the ledger's thread.
+struct Keeper<'a, F> {
+    ledger: Ledger,
+    shared: &'a Shared,
+    watch: &'a Watch,
+    on_failure: F,
+    failure: Option<LedgerError>,
+    synced_at: Instant,
+    /// Something was written since.
+    is_dirty: bool,
+}
+
+impl<F: Fn()> Keeper<'_, F> {
+    fn time_to_sync(&self) -> Duration {
+        match self.is_dirty {
+            true => SYNC_EVERY.saturating_sub(self.synced_at.elapsed()),
+            false => Duration::from_secs(3600),
+        }
+    }
+
+    fn sync_if_due(&mut self) {
+        if !self.is_dirty || self.synced_at.elapsed() < SYNC_EVERY {
+            return;
+        }
+        (self.synced_at, self.is_dirty) = (Instant::now(), false);
+        let synced = self.shared.store.sync();
+        let synced = synced
+            .map_err(|error| self.ledger.failure(error))
+            .and_then(|()| self.ledger.tick());
+        self.note_failure(synced);
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        self.is_dirty = true;
+        let (shared, ledger) = (self.shared, &mut self.ledger);
+        let entered = self.watch.over("ledger", || {
+            shared.settings.trip.at("ledger");
+            enter(ledger, &entry, &shared.gauges)
+        });
+        match entered {
+            Some(outcome) => self.note_failure(outcome),
+            None => doubt(&mut self.ledger, &entry),
+        }
+        self.shared.gauges.show_counts(&self.ledger.counts());
+    }
+
+    fn note_failure(&mut self, outcome: Result<(), LedgerError>) {
+        if let Err(error) = outcome
+            && self.failure.is_none()
+        {
+            self.failure = Some(error);
+            (self.on_failure)();
+        }
+    }
 }
 
 /// The ledger has panicked over `entry`: who may have been delivered to, and is not known as such, is in doubt.
 fn doubt(ledger: &mut Ledger, entry: &Entry) {
-    let Entry::Attempts(attempts) = entry else {
+    let Entry::Noted { attempts, .. } = entry else {
         return;
     };
-    for attempt in attempts {
-        let is_known = ledger.outcome(attempt.recipient).status == attempt.verdict.status;
-        if attempt.verdict.status == Status::Delivered && !is_known {
-            ledger.leave(attempt.recipient, Status::InDoubt);
+    for (recipient, status) in attempts {
+        let is_known = ledger.standing(*recipient).status == *status;
+        if *status == Status::Delivered && !is_known {
+            ledger.leave(*recipient, Status::InDoubt);
         }
     }
 }
 
-fn enter(ledger: &mut Ledger, entry: &Entry, gauges: &Gauges) -> io::Result<()> {
+fn enter(ledger: &mut Ledger, entry: &Entry, gauges: &Gauges) -> Result<(), LedgerError> {
     match entry {
         Entry::Admitted { last } => ledger.admit(*last),
         Entry::ReadToEnd | Entry::Wake => {}
-        Entry::Attempts(attempts) => {
-            let mut outcome = Ok(());
-            for attempt in attempts {
-                count_settled(gauges, attempt);
-                outcome = outcome.and(ledger.record(attempt));
+        Entry::Noted {
+            queue: QueueId(queue),
+            attempts,
+        } => {
+            let gauge = gauges.queues.get(usize::from(*queue));
+            for (recipient, status) in attempts {
+                if let Some(gauge) = gauge.filter(|_| !status.is_pending()) {
+                    gauge.settled.fetch_add(1, Relaxed);
+                }
+                ledger.note(*recipient, *status);
             }
-            return outcome;
         }
         Entry::Left { recipients } => {
             for (recipient, status) in recipients {
                 ledger.leave(*recipient, *status);
             }
         }
+        Entry::Failed(error) => {
+            let error = io::Error::new(error.kind(), error.to_string());
+            return Err(ledger.failure(error));
+        }
     }
     Ok(())
 }
 
-fn count_settled(gauges: &Gauges, attempt: &Attempt) {
-    let QueueId(queue) = attempt.via.queue;
-    if let Some(queue) = gauges
-        .queues
-        .get(usize::from(queue))
-        .filter(|_| !attempt.verdict.status.is_pending())
-    {
-        queue.settled.fetch_add(1, Relaxed);
+#[cfg(test)]
+pub(super) mod scratch {
+    //! A ledger in a directory that goes away, for the tests of those who write to it.
+
+    use super::*;
+    use crate::batch::ReadOptions;
+    use crate::ledger::Options;
+    use crossbeam_channel::unbounded;
+
+    pub struct Scratch {
+        pub book: Book,
+        pub entries: Receiver<Entry>,
+        pub ledger: Ledger,
+        pub directory: tempfile::TempDir,
+    }
+
+    pub fn ledger_in(directory: &std::path::Path) -> Ledger {
+        let options = Options {
+            sync_each: false,
+            segment_bytes: 1 << 20,
+            queues: vec!["general".into()],
+            hold_in_doubt: false,
+        };
+        let store = Arc::new(BatchStore::new(ReadOptions::new(String::new())));
+        Ledger::open(directory, options, store).unwrap()
+    }
+
+    pub fn scratch() -> Scratch {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger_in(directory.path());
+        let (to_ledger, entries) = unbounded();
+        let book = Book::new(to_ledger, ledger.journal());
+        Scratch {
+            book,
+            entries,
+            ledger,
+            directory,
+        }
     }
 }

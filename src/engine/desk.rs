@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::book::Entry;
+use super::book::Book;
 use super::queue::Inbox;
+use super::teller::Teller;
 use crate::ledger::{Attempt, Via};
 use crate::mail::{
-    DestinationId, Enhanced, Envelope, Scope, SiteId, Stage, Status, Verdict, WorkerId,
+    DestinationId, Enhanced, Envelope, Passage, Scope, SiteId, Stage, Status, Verdict, WorkerId,
 };
 use crate::queue::SenderReplies;
 use crate::queue::event::{Event, Outcome};
@@ -31,7 +32,7 @@ const RUNS_MAX: usize = 2;
 pub struct Desk {
     worker: WorkerId,
     inbox: Sender<Inbox>,
-    book: Sender<Entry>,
+    book: Book,
     via: Via,
     runs: VecDeque<OpenRun>,
 }
@@ -58,7 +59,7 @@ impl OpenRun {
 
 impl Desk {
     /// An empty desk. `via` is the way that is shown for what a panic interrupts.
-    pub fn new(worker: WorkerId, inbox: Sender<Inbox>, book: Sender<Entry>, via: Via) -> Desk {
+    pub fn new(worker: WorkerId, inbox: Sender<Inbox>, book: Book, via: Via) -> Desk {
         Desk {
             worker,
             inbox,
@@ -130,7 +131,7 @@ impl Desk {
         if verdict.status == Status::Delivered {
             run.sender.accept(envelope.message);
         } else if is_about_sender(verdict.code, verdict.enhanced) {
-            let is_new = attempts_of(&envelope) == 0;
+            let is_new = envelope.passage == Passage::default();
             run.sender.refuse(envelope.message, is_new, verdict);
         }
         if !verdict.status.is_pending() {
@@ -225,15 +226,17 @@ impl Desk {
         let enhanced = Enhanced::new(4, 3, 0);
         let verdict = Verdict::own(Status::InDoubt, Scope::Local, Stage::Body, enhanced, text);
         let at = jiff::Timestamp::now().as_millisecond();
-        let attempts = run.under_way.iter().map(|envelope| Attempt {
-            recipient: envelope.recipient,
-            verdict: verdict.clone(),
-            via: self.via.clone(),
-            attempts: attempts_of(envelope) + 1,
-            at,
-            took_ms: 0,
-        });
-        let _ = self.book.send(Entry::Attempts(attempts.collect()));
+        let mut teller = Teller::new(self.book.clone(), self.via.queue);
+        for envelope in &run.under_way {
+            teller.add(&Attempt {
+                recipient: envelope.recipient,
+                passage: envelope.passage.after(&verdict),
+                verdict: verdict.clone(),
+                via: self.via.clone(),
+                at,
+                took_ms: 0,
+            });
+        }
         let in_doubt = run
             .under_way
             .iter()
@@ -242,15 +245,8 @@ impl Desk {
             .deferred
             .iter()
             .map(|(envelope, _, status)| (envelope.recipient, *status));
-        let _ = self.book.send(Entry::Left {
-            recipients: in_doubt.chain(deferred).collect(),
-        });
+        teller.leave(in_doubt.chain(deferred).collect());
     }
-}
-
-/// How often an envelope was tried.
-pub fn attempts_of(envelope: &Envelope) -> u16 {
-    u16::from(envelope.passage.attempts) + u16::from(envelope.passage.host_failures)
 }
 
 impl Drop for Desk {
@@ -274,14 +270,17 @@ impl Drop for Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::book::Entry;
+    use crate::engine::book::scratch::{Scratch, ledger_in, scratch};
     use crate::mail::{MessageNo, QueueId, RecipientNo};
     use crossbeam_channel::{Receiver, unbounded};
 
-    fn desk() -> (Desk, Receiver<Inbox>, Receiver<Entry>) {
+    fn desk() -> (Desk, Receiver<Inbox>, Scratch) {
         let (inbox, events) = unbounded();
-        let (book, entries) = unbounded();
+        let scratch = scratch();
         let via = Via::none(QueueId(0));
-        (Desk::new(WorkerId(7), inbox, book, via), events, entries)
+        let desk = Desk::new(WorkerId(7), inbox, scratch.book.clone(), via);
+        (desk, events, scratch)
     }
 
     fn envelopes(messages: &[u32]) -> Vec<Envelope> {
@@ -366,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_panic_settles_what_was_tried_and_returns_what_was_not() {
-        let (mut desk, events, entries) = desk();
+        let (mut desk, events, scratch) = desk();
         desk.take_run(DestinationId(1), envelopes(&[1, 2, 3]));
         let thread = std::thread::spawn(move || {
             let mut group = Vec::new();
@@ -376,14 +375,11 @@ mod tests {
             std::panic::resume_unwind(Box::new("planted"));
         });
         assert!(thread.join().is_err());
-        let Ok(Entry::Attempts(attempts)) = entries.recv() else {
+        let Ok(Entry::Noted { attempts, .. }) = scratch.entries.recv() else {
             panic!("no attempts")
         };
-        assert_eq!(
-            (attempts.len(), attempts[0].verdict.status),
-            (1, Status::InDoubt)
-        );
-        let Ok(Entry::Left { recipients }) = entries.recv() else {
+        assert_eq!(attempts, [(RecipientNo(1), Status::InDoubt)]);
+        let Ok(Entry::Left { recipients }) = scratch.entries.recv() else {
             panic!("nothing left")
         };
         assert_eq!(
@@ -397,5 +393,8 @@ mod tests {
             panic!("not gone")
         };
         assert_eq!(returned[0].1.len(), 1);
+        drop(scratch.ledger);
+        let again = ledger_in(scratch.directory.path());
+        assert_eq!(again.standing(RecipientNo(1)).status, Status::InDoubt);
     }
 }

@@ -86,7 +86,7 @@ impl Watch {
         for inbox in &*self.inboxes {
             let _ = inbox.send(Event::InputClosed);
         }
-        let _ = self.shared.book.send(Entry::Wake);
+        self.shared.book.enter(Entry::Wake);
     }
 }
 
@@ -105,7 +105,7 @@ impl Drop for Alive {
     fn drop(&mut self) {
         self.0.workers_alive.fetch_sub(1, SeqCst);
         if self.0.breakdown().is_some() {
-            let _ = self.0.book.send(Entry::Wake);
+            self.0.book.enter(Entry::Wake);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `run` | puts a run together and takes it apart |
-//! | `router` | intake thread, router thread |
+//! | `router`, `past` | intake thread, router thread; what earlier runs left |
 //! | `queue` | a queue's thread: an actor around its dispatcher |
 //! | `worker`, `desk`, `teller`, `parcel` | a worker's thread; the envelopes it answers for; the attempts it tells; the message it sends |
 //! | `dial`, `session` | opening a session; the blocking driver of one |
@@ -28,6 +28,7 @@ pub mod hosts;
 pub mod limits;
 pub mod parcel;
 mod parts;
+pub mod past;
 pub mod permits;
 pub mod pool;
 pub mod queue;

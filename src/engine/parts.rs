@@ -12,7 +12,7 @@ use crate::mail::QueueId;
 use crate::net::TlsNeeds;
 use crate::queue::DispatcherConfig;
 use crate::queue::permits::PermitTable;
-use crate::retry::{InDoubt, RetryPolicy};
+use crate::retry::RetryPolicy;
 use crate::route::{QueueRule, RouteTable};
 use crate::smtp::TlsPolicy;
 
@@ -101,19 +101,10 @@ pub(super) fn permit_table(settings: &Settings) -> PermitTable {
 
 /// How a queue decides.
 pub(super) fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherConfig {
-    let now = Instant::now();
     let own = id
         .index()
         .checked_sub(1)
         .and_then(|at| settings.queues.get(at));
-    let retry = RetryPolicy {
-        retry_min: settings.retry.min,
-        retry_max: settings.retry.max,
-        in_doubt_wait: settings.retry.in_doubt_wait,
-        in_doubt: InDoubt::Resend,
-        stop_at: now.checked_add(settings.retry.run_for),
-        expire_at: now.checked_add(settings.retry.expire),
-    };
     let workers_max = own
         .and_then(|queue| queue.workers_max)
         .unwrap_or(settings.workers_max);
@@ -121,8 +112,22 @@ pub(super) fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherC
         recipients_max: settings.recipients_max,
         sender_refusals: settings.sender_refusals,
         idle: settings.idle,
-        retry,
+        retry: retry_policy(settings),
         ..DispatcherConfig::new(id, workers_max)
+    }
+}
+
+/// How patient the run is.
+pub(super) fn retry_policy(settings: &Settings) -> RetryPolicy {
+    let now = Instant::now();
+    let retry = &settings.retry;
+    RetryPolicy {
+        retry_min: retry.min,
+        retry_max: retry.max,
+        in_doubt_wait: retry.in_doubt_wait,
+        in_doubt: retry.in_doubt,
+        stop_at: now.checked_add(retry.run_for),
+        expire_at: now.checked_add(retry.expire.saturating_sub(settings.age)),
     }
 }
 

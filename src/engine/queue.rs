@@ -14,14 +14,13 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
 
-use super::book::Entry;
-use super::desk::attempts_of;
 use super::guard::{Alive, Watch};
 use super::permits::SharedPermits;
 use super::resolve::Exchange;
 use super::router::DestinationNames;
 use super::shared::Shared;
 use super::stops::StoppedSite;
+use super::teller::Teller;
 use super::worker::{Run, Worker};
 use crate::ledger::{Attempt, Via};
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
@@ -76,6 +75,7 @@ pub struct QueueThread {
     actions: Vec<Act>,
     /// Sites that were stopped, with their numbers in [`Shared::stops`].
     stopped: Vec<(SiteId, usize)>,
+    teller: Teller,
 }
 
 /// A worker as its queue holds it.
@@ -97,6 +97,7 @@ impl QueueThread {
         shared: Arc<Shared>,
     ) -> QueueThread {
         QueueThread {
+            teller: Teller::new(shared.book.clone(), id),
             id,
             dispatcher,
             inbox,
@@ -303,21 +304,23 @@ impl QueueThread {
     }
 
     /// Tells the ledger of a verdict that no worker was needed for.
-    fn tell(&self, envelopes: &[Envelope], verdict: &Verdict) {
+    fn tell(&mut self, envelopes: &[Envelope], verdict: &Verdict) {
         let at = jiff::Timestamp::now().as_millisecond();
-        let attempts = envelopes.iter().map(|envelope| Attempt {
-            recipient: envelope.recipient,
-            verdict: verdict.clone(),
-            via: Via::none(self.id),
-            attempts: attempts_of(envelope),
-            at,
-            took_ms: 0,
-        });
-        let _ = self.shared.book.send(Entry::Attempts(attempts.collect()));
+        for envelope in envelopes {
+            self.teller.add(&Attempt {
+                recipient: envelope.recipient,
+                verdict: verdict.clone(),
+                via: Via::none(self.id),
+                passage: envelope.passage,
+                at,
+                took_ms: 0,
+            });
+        }
+        self.teller.tell();
     }
 
     /// Leaves mail for this run. Mail that was never tried gets the reason that holds for its destination.
-    fn leave(&self, envelopes: Vec<Envelope>, status: Status, why: Option<&Verdict>) {
+    fn leave(&mut self, envelopes: Vec<Envelope>, status: Status, why: Option<&Verdict>) {
         if let Some(why) = why {
             let untried: Vec<Envelope> = envelopes
                 .iter()
@@ -336,7 +339,7 @@ impl QueueThread {
             .iter()
             .map(|envelope| (envelope.recipient, status))
             .collect();
-        let _ = self.shared.book.send(Entry::Left { recipients });
+        self.teller.leave(recipients);
     }
 
     /// A site refuses us as the sender: people are to know.

@@ -8,17 +8,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::book::Entry;
+use super::past::{self, Past};
 use super::queue::Inbox;
 use super::resolve::Policies;
 use super::settings::Trip;
 use super::shared::Shared;
-use crate::batch::{Arrival, BatchError, BatchReader, Problem};
+use super::teller::Teller;
+use crate::batch::{Arrival, BatchError, BatchReader};
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Domain, MessageNo, QueueId, RecipientNo};
+use crate::mail::{
+    DestinationId, Domain, Envelope, Passage, QueueId, RecipientNo, Status, Verdict,
+};
 use crate::queue::event::Event;
 use crate::route::{self, Interner, RouteTable};
 use crate::smtp::TlsPolicy;
@@ -34,9 +39,12 @@ const PROBLEMS_KEPT: usize = 20;
 /// A recipient on its way to the router.
 #[derive(Debug)]
 pub struct Addressed {
-    message: MessageNo,
-    recipient: RecipientNo,
-    domain: Domain,
+    /// The envelope, with what it has been through in earlier runs.
+    pub envelope: Envelope,
+    /// It is not to be tried before, since an earlier run has tried it.
+    pub not_before: Option<Instant>,
+    /// Where its mail goes.
+    pub domain: Domain,
 }
 
 /// What reading the batch came to.
@@ -48,36 +56,79 @@ pub struct ReadEnd {
     pub problems: Vec<String>,
     /// How many there were.
     pub problem_count: u64,
+    /// Recipients that a named job knew already.
+    pub repeated: u64,
 }
 
-/// The intake thread: reads the batch to its end. `is_live`: more may be long in coming, so each message goes on at once.
-pub fn take_in(
-    mut reader: BatchReader,
-    is_live: bool,
-    shared: &Shared,
-    to_router: &Sender<Vec<Addressed>>,
-) -> ReadEnd {
+/// What intake is to read.
+pub struct Reading {
+    /// What earlier runs of the job have left, if there were any.
+    pub past: Option<Past>,
+    /// The batch, unless earlier runs have read it to its end.
+    pub reader: Option<BatchReader>,
+    /// More may be long in coming, so each message goes on at once.
+    pub is_live: bool,
+}
+
+/// The intake thread: hands on what earlier runs have left, then reads the batch to its end.
+pub fn take_in(reading: Reading, shared: &Shared, to_router: &Sender<Vec<Addressed>>) -> ReadEnd {
     let mut end = ReadEnd::default();
+    let mut teller = Teller::new(shared.book.clone(), QueueId::GENERAL);
+    if let Some(past) = &reading.past {
+        past::take_up(past, shared, &mut teller, to_router);
+    }
+    let Some(mut reader) = reading.reader else {
+        return end;
+    };
     let mut chunk = Vec::with_capacity(CHUNK);
     loop {
         match reader.next_arrival() {
-            Ok(Some(arrival)) => admit(&arrival, shared, &mut chunk, &mut end),
+            Ok(Some(arrival)) => admit(&arrival, shared, &mut teller, &mut chunk, &mut end),
             Ok(None) => break,
             Err(error) => {
                 end.error = Some(error);
                 break;
             }
         }
-        if chunk.len() >= CHUNK || is_live {
-            let _ = to_router.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
+        if (chunk.len() >= CHUNK || reading.is_live) && !hand_on(&mut chunk, shared, to_router) {
+            return end;
         }
     }
-    let _ = to_router.send(chunk);
+    hand_on(&mut chunk, shared, to_router);
+    end.repeated = reader.repeated();
     end
 }
 
+/// Hands on what has been read, once it can be found again by a later run. False if that cannot be ensured: then nothing
+/// of it is sent.
+fn hand_on(
+    chunk: &mut Vec<Addressed>,
+    shared: &Shared,
+    to_router: &Sender<Vec<Addressed>>,
+) -> bool {
+    let full = std::mem::replace(chunk, Vec::with_capacity(CHUNK));
+    if let Err(error) = shared.store.flush() {
+        shared.book.fail(&error);
+        let left = full
+            .iter()
+            .map(|one| (one.envelope.recipient, Status::Queued));
+        shared.book.enter(Entry::Left {
+            recipients: left.collect(),
+        });
+        return false;
+    }
+    let _ = to_router.send(full);
+    true
+}
+
 /// Tells the ledger who is to get the message, settles what cannot be sent, and hands on the rest.
-fn admit(arrival: &Arrival<'_>, shared: &Shared, chunk: &mut Vec<Addressed>, end: &mut ReadEnd) {
+fn admit(
+    arrival: &Arrival<'_>,
+    shared: &Shared,
+    teller: &mut Teller,
+    chunk: &mut Vec<Addressed>,
+    end: &mut ReadEnd,
+) {
     let Some(last) = arrival.recipients.last() else {
         return;
     };
@@ -89,7 +140,7 @@ fn admit(arrival: &Arrival<'_>, shared: &Shared, chunk: &mut Vec<Addressed>, end
     gauges
         .recipients
         .fetch_add(arrival.recipients.len() as u64, Relaxed);
-    let _ = shared.book.send(Entry::Admitted { last: last.no });
+    shared.book.enter(Entry::Admitted { last: last.no });
     for problem in arrival.problems {
         end.problem_count += 1;
         if end.problems.len() < PROBLEMS_KEPT {
@@ -100,28 +151,26 @@ fn admit(arrival: &Arrival<'_>, shared: &Shared, chunk: &mut Vec<Addressed>, end
             end.problems.push(format!("{problem}{hint}"));
         }
     }
-    let mut invalid = Vec::new();
     for recipient in arrival.recipients {
         match &recipient.outcome {
             Ok(mailbox) => chunk.push(Addressed {
-                message: arrival.message,
-                recipient: recipient.no,
+                envelope: Envelope::new(arrival.message, recipient.no),
+                not_before: None,
                 domain: mailbox.domain().clone(),
             }),
-            Err(problem) => invalid.push(invalid_attempt(recipient.no, problem)),
+            Err(problem) => teller.add(&invalid_attempt(recipient.no, problem.verdict())),
         }
     }
-    if !invalid.is_empty() {
-        let _ = shared.book.send(Entry::Attempts(invalid));
-    }
+    teller.tell();
 }
 
-fn invalid_attempt(recipient: RecipientNo, problem: &Problem) -> Attempt {
+/// What the ledger is told of a recipient whose mail cannot be sent at all.
+pub fn invalid_attempt(recipient: RecipientNo, verdict: Verdict) -> Attempt {
     Attempt {
         recipient,
-        verdict: problem.verdict(),
+        verdict,
         via: Via::none(QueueId::GENERAL),
-        attempts: 0,
+        passage: Passage::default(),
         at: jiff::Timestamp::now().as_millisecond(),
         took_ms: 0,
     }
@@ -166,19 +215,44 @@ impl Router {
         for chunk in from_intake {
             trip.at("router");
             let mut queues: HashMap<DestinationId, QueueId> = HashMap::new();
-            let recipients = chunk.into_iter().map(|addressed| {
+            let mut postponed: HashMap<DestinationId, Vec<(Envelope, Instant)>> = HashMap::new();
+            let mut fresh = Vec::with_capacity(chunk.len());
+            for addressed in chunk {
                 let (destination, queue) = self.destination_of(&addressed.domain);
                 queues.insert(destination, queue);
-                (addressed.message, addressed.recipient, destination)
-            });
-            for (destination, envelopes) in route::clones(recipients) {
-                let _ = self.inboxes[queues[&destination].index()].send(Event::Post {
-                    destination,
-                    envelopes,
-                });
+                let envelope = addressed.envelope;
+                match addressed.not_before {
+                    Some(due) => postponed
+                        .entry(destination)
+                        .or_default()
+                        .push((envelope, due)),
+                    None => fresh.push((envelope.message, envelope.recipient, destination)),
+                }
+            }
+            for (destination, envelopes) in route::clones(fresh) {
+                self.post(
+                    queues[&destination],
+                    Event::Post {
+                        destination,
+                        envelopes,
+                    },
+                );
+            }
+            for (destination, envelopes) in postponed {
+                self.post(
+                    queues[&destination],
+                    Event::Postponed {
+                        destination,
+                        envelopes,
+                    },
+                );
             }
         }
         self.close_input();
+    }
+
+    fn post(&self, queue: QueueId, event: Inbox) {
+        let _ = self.inboxes[queue.index()].send(event);
     }
 
     /// Nothing more will be posted. Where MX patterns are configured, queues still forward to one another: there, the

@@ -8,7 +8,6 @@
 //! queues are told that no more mail comes, retire their workers and end. If a thread panics it ends earlier: see `guard`.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -16,21 +15,22 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
-use super::book::{self, Entry};
+use super::book::{self, Book, Entry};
 use super::guard::{Breakdown, Watch};
 use super::limits;
 use super::parts;
+use super::past::Past;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
 use super::resolve::Finder;
-use super::router::{self, Addressed, ReadEnd, Router};
+use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::mail::QueueId;
 use crate::net::{self, Tls, TlsError};
 use crate::queue::Dispatcher;
@@ -43,8 +43,6 @@ const CHUNKS_AHEAD: usize = 16;
 /// Why a run cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The ledger's file cannot be made in the state directory.
-    Ledger(io::Error),
     /// The resolver cannot start: no name server is configured.
     Resolver(String),
     /// The queues of the configuration contradict each other.
@@ -59,6 +57,18 @@ pub enum StartError {
     Limits(String),
 }
 
+/// What a run works on.
+pub struct Work {
+    /// Reads the batch into `store`; `None` if an earlier run has read it to its end.
+    pub reader: Option<BatchReader>,
+    /// The messages: those that earlier runs of the job have read are in it.
+    pub store: Arc<BatchStore>,
+    /// What is known of their recipients.
+    pub ledger: Ledger,
+    /// Standard input or a pipe is being read: more may be long in coming.
+    pub is_live: bool,
+}
+
 /// A run under way.
 pub struct Running {
     shared: Arc<Shared>,
@@ -71,7 +81,8 @@ pub struct Running {
     intake: JoinHandle<Option<ReadEnd>>,
     is_live: bool,
     keeper: Keeper,
-    others: Vec<JoinHandle<()>>,
+    router: JoinHandle<()>,
+    queues: Vec<JoinHandle<()>>,
     over: Receiver<()>,
 }
 
@@ -81,7 +92,7 @@ pub struct RunEnd {
     /// What became of every recipient.
     pub ledger: Ledger,
     /// The first failure to record something.
-    pub ledger_failure: Option<io::Error>,
+    pub ledger_failure: Option<LedgerError>,
     /// What reading the batch came to. `None` if standard input was still open when the run was stopped, or if reading
     /// broke down.
     pub read: Option<ReadEnd>,
@@ -104,20 +115,21 @@ pub fn workers_allowed(settings: &Settings) -> Result<(u32, Option<String>), Sta
     limits::allowed(settings.workers_max, &limits::look()).map_err(StartError::Limits)
 }
 
-/// Starts delivering what `reader` reads into `store`.
+/// Starts delivering: what earlier runs of the job left, and what the reader reads.
 ///
 /// # Errors
 /// [`StartError`]: nothing has been sent then.
-pub fn start(
-    reader: BatchReader,
-    store: Arc<BatchStore>,
-    mut settings: Settings,
-    is_live: bool,
-) -> Result<Running, StartError> {
+pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> {
+    let Work {
+        reader,
+        store,
+        ledger,
+        is_live,
+    } = work;
     check_sources(&settings)?;
     let room = limits::room(&limits::look());
     settings.workers_max = settings.workers_max.min(room);
-    let ledger = Ledger::create_in(Path::new(&settings.state)).map_err(StartError::Ledger)?;
+    let past = Past::of(&ledger, &store, parts::retry_policy(&settings));
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
     let finder = Finder::new(
@@ -130,7 +142,8 @@ pub fn start(
     let gauges = Arc::new(Gauges::new(&names));
     let tls =
         Tls::new(&settings.tls_files, parts::tls_needs(&settings)).map_err(StartError::Tls)?;
-    let (book, entries) = unbounded();
+    let (to_ledger, entries) = unbounded();
+    let book = Book::new(to_ledger, ledger.journal());
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
     let shared = Arc::new(Shared::new(settings, tls, store, book, gauges));
     let watch = Watch::new(Arc::clone(&shared), &inboxes);
@@ -143,12 +156,12 @@ pub fn start(
     let permits = Arc::new(permits);
     let ways = Ways {
         questions,
-            names: router.names(),
-            permits: Arc::clone(&permits),
+        names: router.names(),
+        permits: Arc::clone(&permits),
         inboxes: inboxes.clone(),
         watch: watch.clone(),
     };
-    let mut others = start_queues(receivers, ways, &shared)?;
+    let queues = start_queues(receivers, ways, &shared)?;
     let pool = Pool {
         finder,
         names: router.names(),
@@ -161,9 +174,14 @@ pub fn start(
     };
     pool.start().map_err(StartError::Thread)?;
     let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
-    others.push(start_router(router, from_intake, &shared, &watch)?);
+    let router = start_router(router, from_intake, &shared, &watch)?;
     // Last, so that nothing is sent if a thread cannot be had.
-    let intake = start_intake(reader, is_live, to_router, &shared, watch)?;
+    let reading = Reading {
+        past,
+        reader,
+        is_live,
+    };
+    let intake = start_intake(reading, to_router, &shared, watch)?;
     Ok(Running {
         shared,
         routes,
@@ -174,7 +192,8 @@ pub fn start(
         intake,
         is_live,
         keeper,
-        others,
+        router,
+        queues,
         over,
     })
 }
@@ -184,7 +203,7 @@ fn check_sources(settings: &Settings) -> Result<(), StartError> {
     settings.bind.iter().copied().try_for_each(check)
 }
 
-type Keeper = JoinHandle<(Ledger, Option<io::Error>)>;
+type Keeper = JoinHandle<(Ledger, Option<LedgerError>)>;
 
 /// Starts the ledger's thread; the channel says when the run is over.
 fn start_keeper(
@@ -241,19 +260,16 @@ fn start_router(
 }
 
 fn start_intake(
-    reader: BatchReader,
-    is_live: bool,
+    reading: Reading,
     to_router: Sender<Vec<Addressed>>,
     shared: &Arc<Shared>,
     watch: Watch,
 ) -> Result<JoinHandle<Option<ReadEnd>>, StartError> {
     let shared = Arc::clone(shared);
     thread("intake", move || {
-        let end = watch.over("intake", || {
-            router::take_in(reader, is_live, &shared, &to_router)
-        });
+        let end = watch.over("intake", || router::take_in(reading, &shared, &to_router));
         shared.gauges.read.store(true, Relaxed);
-        let _ = shared.book.send(Entry::ReadToEnd);
+        shared.book.enter(Entry::ReadToEnd);
         end
     })
 }
@@ -328,7 +344,7 @@ impl Running {
         stop_all(&self.shared, &self.inboxes);
         if self.is_live {
             // Its reader may wait for ever: what has been read by now is the batch.
-            let _ = self.shared.book.send(Entry::ReadToEnd);
+            self.shared.book.enter(Entry::ReadToEnd);
         }
     }
 
@@ -337,7 +353,7 @@ impl Running {
         self.shared.sockets.cut();
     }
 
-    /// Ends all threads and hands over what the run came to. Call it once [`Running::wait`] has said that it is over.
+    /// Ends all threads, folds the journal, and hands over what the run came to. Call it once [`Running::wait`] has said that it is over.
     ///
     /// # Panics
     /// If the ledger's thread panicked: nothing is known then.
@@ -355,14 +371,19 @@ impl Running {
         let breakdown = self.shared.breakdown().cloned();
         // After a breakdown some may wait for what never comes. They send nothing more.
         if read.is_some() && breakdown.is_none() {
-            for thread in self.others {
-                let _ = thread.join();
-            }
+            let _ = self.router.join();
         }
-        let (ledger, ledger_failure) = self
+        // Queues wait for nobody but their workers, which have nothing left to do.
+        for queue in self.queues.into_iter().filter(|_| breakdown.is_none()) {
+            let _ = queue.join();
+        }
+        let (mut ledger, mut ledger_failure) = self
             .keeper
             .join()
             .expect("the ledger's thread has panicked");
+        if ledger_failure.is_none() {
+            ledger_failure = ledger.finish().err();
+        }
         RunEnd {
             ledger,
             ledger_failure,

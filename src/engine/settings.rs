@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::TlsFiles;
+use crate::retry::InDoubt;
 use crate::smtp::settings::BDAT_BYTES_MAX;
 use crate::smtp::{Credentials, Dsn, Protocol, TlsPolicy};
 
@@ -68,6 +69,12 @@ pub struct Settings {
     pub data_rate_min: u64,
     /// When deferred mail is tried again, and for how long.
     pub retry: Retry,
+    /// How long a batch that was sent is not sent again.
+    pub guard: Duration,
+    /// How old the job is by now: its mail expires so much earlier.
+    pub age: Duration,
+    /// Every intent is on disk before the final dot of its message leaves: what is recorded survives a loss of power, too.
+    pub sync: bool,
     /// Begin no new transaction after this time, if it was asked for; the default of `retry.run_for` ends retries only.
     pub stop_after: Option<Duration>,
     /// The specific queues, by the order of the configuration.
@@ -183,6 +190,8 @@ pub struct Retry {
     pub run_for: Duration,
     /// How long mail in doubt waits before it is sent again, once.
     pub in_doubt_wait: Duration,
+    /// Whether it is sent again at all.
+    pub in_doubt: InDoubt,
 }
 
 impl Default for Settings {
@@ -213,6 +222,9 @@ impl Default for Settings {
             timeouts: Timeouts::default(),
             data_rate_min: 1000,
             retry: Retry::default(),
+            guard: 20 * 60 * MINUTE,
+            age: Duration::ZERO,
+            sync: false,
             stop_after: None,
             queues: Vec::new(),
             trip: Trip::default(),
@@ -246,6 +258,7 @@ impl Default for Retry {
             expire: 5 * 24 * 60 * MINUTE,
             run_for: 60 * MINUTE,
             in_doubt_wait: 30 * MINUTE,
+            in_doubt: InDoubt::Resend,
         }
     }
 }

@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use crossbeam_channel::Sender;
 use socket2::Socket;
 
-use super::book::Entry;
+use super::book::Book;
 use super::guard::Breakdown;
 use super::hosts::Hosts;
 use super::reach::Reach;
@@ -26,8 +25,8 @@ pub struct Shared {
     pub settings: Settings,
     /// The messages.
     pub store: Arc<BatchStore>,
-    /// The way to the ledger thread.
-    pub book: Sender<Entry>,
+    /// The way to the ledger.
+    pub book: Book,
     /// For the eye.
     pub gauges: Arc<Gauges>,
     /// Open connections, to be cut when the time for a clean end is over.
@@ -53,7 +52,7 @@ impl Shared {
         settings: Settings,
         tls: Tls,
         store: Arc<BatchStore>,
-        book: Sender<Entry>,
+        book: Book,
         gauges: Arc<Gauges>,
     ) -> Shared {
         Shared {

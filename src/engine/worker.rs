@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::desk::{Desk, attempts_of};
+use super::desk::Desk;
 use super::dial::{self, Wish};
 use super::parcel::Parcel;
 use super::queue::Inbox;
@@ -71,7 +71,7 @@ impl Worker {
         runs: Receiver<Run>,
     ) -> Worker {
         let desk = Desk::new(id, inbox.clone(), shared.book.clone(), Via::none(queue));
-        let teller = Teller::new(shared.book.clone());
+        let teller = Teller::new(shared.book.clone(), queue);
         Worker {
             id,
             queue,
@@ -159,6 +159,7 @@ impl Worker {
                 site: old,
             });
         }
+        self.teller.tell();
         let began = Instant::now();
         let wish = Wish {
             site,
@@ -283,11 +284,27 @@ impl Worker {
         }
     }
 
+    /// The content leaves, once it is recorded that it does.
     fn send_body(&mut self) {
         self.begin_ahead();
+        let via = self.way();
+        let recipients = self.parcel.envelopes.iter().map(|each| each.recipient);
+        if self.teller.intend(&via, recipients).is_err() {
+            return self.give_up();
+        }
         if let Some(session) = &mut self.session {
             session.send_body(self.parcel.content.bytes());
             self.shared.settings.trip.at("worker");
+        }
+    }
+
+    /// What cannot be recorded is not sent: the session ends before the first byte of the content, and what was begun goes
+    /// back untried.
+    fn give_up(&mut self) {
+        self.drop_session();
+        for parcel in [&mut self.next, &mut self.parcel] {
+            self.desk.put_back(&parcel.envelopes);
+            parcel.clear();
         }
     }
 
@@ -352,9 +369,9 @@ impl Worker {
 
     fn end(&mut self, envelope: Envelope, verdict: Verdict, via: &Via, began: Instant) {
         self.desk.end(envelope, &verdict);
-        self.teller.add(Attempt {
+        self.teller.add(&Attempt {
             recipient: envelope.recipient,
-            attempts: attempts_of(&envelope) + u16::from(verdict.status != Status::Invalid),
+            passage: envelope.passage.after(&verdict),
             verdict,
             via: via.clone(),
             at: jiff::Timestamp::now().as_millisecond(),

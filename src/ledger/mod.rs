@@ -1,143 +1,286 @@
-//! The ledger of a run: what became of each recipient, and what the last attempt was told.
+//! The ledger of a job: what became of each recipient, so that a run which ends at any moment loses none and sends nobody
+//! anything twice without saying so.
 //!
-//! One thread owns it. Attempts are appended to a file without a name in the state directory; in memory there are ten
-//! bytes a recipient (its status, and where its latest record stands), so that a million recipients cost 10 MB, whatever
-//! their servers had to say. The ledger lives as long as the process: what a crash leaves is not its business yet.
+//! | file | holds |
+//! |---|---|
+//! | `journal`, `record`, `frames` | the log that every worker appends to before it matters: intents, attempts, states; its frames, written and read |
+//! | `standing`, `replay` | what a record changes, and segments of the journal read again |
+//! | `store`, `schema`, `fold`, `pen` | the database: read, its tables, and how segments are put into it |
+//! | `outcomes`, `snapshot` | what came of a run; a look at a job that somebody else may be running |
 //!
-//! INVARIANTS: a recipient is *settled for this run* at most once; counts by status add up to the number of recipients; what
-//! cannot be recorded (a full disk) costs the details of an attempt, never the status of its recipient.
+//! [`Ledger`] is kept by one thread. Workers write to the journal themselves ([`Writer`]) and tell that thread what is written
+//! already; it keeps a status for each recipient (three bytes), syncs the journal every second, and folds segments that are
+//! full into the database. Recovery reads the database and then the journal: see `standing` for what wins.
+//!
+//! INVARIANTS: a recipient is *settled for this run* at most once; counts by status add up to the number of recipients that are
+//! known; a journal is deleted only when the database that has it is safe from a power loss.
+//!
+//! Limits: a recipient's number is believed if its record's checksum is right, and memory goes by the highest.
 
+pub mod error;
+mod fold;
+pub mod frames;
+pub mod journal;
 pub mod outcome;
+mod outcomes;
+mod pen;
+pub mod record;
+mod replay;
+mod schema;
+pub mod snapshot;
+pub mod standing;
+mod store;
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::mail::{RecipientNo, Status};
-
+pub use error::LedgerError;
+pub use journal::{Journal, Writer};
 pub use outcome::{Attempt, Outcome, Via};
+pub use outcomes::Outcomes;
+pub use snapshot::Snapshot;
+pub use standing::Standing;
 
-/// No record has been written for the recipient.
-const NOWHERE: u64 = u64::MAX;
+use crate::mail::{MessageNo, RecipientNo, Status};
+use journal::{create_segment, segment_path, segments};
+use replay::{Names, Recovery, read_segment};
+use store::Store;
+
+/// The journal is synced so often.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// After somebody kept the database locked, the next fold is tried after this time.
+const FOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Who the recipients are, for the rows of the database.
+pub trait People {
+    /// The message and the address of a recipient, if there is such a one.
+    fn person(&self, recipient: RecipientNo) -> Option<(MessageNo, String)>;
+}
+
+/// How a ledger is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Each intent is safe from a power loss before the byte it speaks of may leave (`--sync`).
+    pub sync_each: bool,
+    /// A segment of the journal is folded when it is so long.
+    pub segment_bytes: u64,
+    /// The names of this run's queues, by their ids.
+    pub queues: Vec<String>,
+    /// Mail that an earlier run left in doubt is held (`--in-doubt hold`).
+    pub hold_in_doubt: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            sync_each: false,
+            segment_bytes: 64 * 1024 * 1024,
+            queues: vec!["general".to_owned()],
+            hold_in_doubt: false,
+        }
+    }
+}
 
 /// What became of every recipient.
-#[derive(Debug)]
 pub struct Ledger {
-    log: BufWriter<File>,
-    log_len: u64,
+    directory: PathBuf,
+    options: Options,
+    people: Arc<dyn People + Send + Sync>,
+    journal: Arc<Journal>,
+    run: u32,
+    /// The segment that is appended to.
+    segment: u64,
+    /// Segments before it that are not folded yet.
+    sealed: Vec<u64>,
     rows: Vec<Row>,
-    /// First attempts of those that needed more than one: few.
-    first_attempts: HashMap<RecipientNo, i64>,
+    /// All rows before this one are admitted.
+    admitted: usize,
+    /// What earlier runs left pending, in the order of recipients.
+    pending: Vec<(RecipientNo, Standing)>,
     counts: [u64; Status::ALL.len()],
     unsettled: u64,
-    scratch: Vec<u8>,
-    broken: bool,
+    skipped: u64,
+    sync_due: Instant,
+    fold_due: Instant,
+    /// The directory's entries are safe from a power loss.
+    is_rooted: bool,
+    is_finished: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-#[repr(C, packed)]
 struct Row {
-    record: u64,
     status: Status,
-    settled: bool,
+    is_admitted: bool,
+    is_settled: bool,
 }
 
 const BLANK: Row = Row {
-    record: NOWHERE,
     status: Status::Queued,
-    settled: false,
+    is_admitted: false,
+    is_settled: false,
 };
 
 impl Ledger {
-    /// A ledger whose records go to a nameless file in `directory`.
+    /// Opens the ledger of a job, whose directory is there, for another run: reads what earlier runs recorded and begins a new
+    /// segment of the journal. Nobody else may have it open: the job's lock sees to that.
     ///
     /// # Errors
-    /// If the file cannot be made.
-    pub fn create_in(directory: &Path) -> io::Result<Ledger> {
-        tempfile::tempfile_in(directory).map(Ledger::with_file)
-    }
-
-    fn with_file(file: File) -> Ledger {
-        Ledger {
-            log: BufWriter::with_capacity(64 * 1024, file),
-            log_len: 0,
+    /// If something cannot be read or made.
+    pub fn open(
+        directory: &Path,
+        options: Options,
+        people: Arc<dyn People + Send + Sync>,
+    ) -> Result<Ledger, LedgerError> {
+        fold::remove(&fold::building_path(directory))?;
+        let (recovery, sealed, last) = recover(directory)?;
+        let now = Instant::now();
+        let mut ledger = Ledger {
+            directory: directory.to_path_buf(),
+            people,
+            journal: Arc::new(start_segment(directory, last + 1, options.sync_each)?),
+            options,
+            run: recovery.run.saturating_add(1),
+            segment: last + 1,
+            sealed,
             rows: Vec::new(),
-            first_attempts: HashMap::new(),
+            admitted: 0,
+            pending: Vec::new(),
             counts: [0; Status::ALL.len()],
             unsettled: 0,
-            scratch: Vec::new(),
-            broken: false,
-        }
+            skipped: recovery.skipped,
+            sync_due: now + SYNC_EVERY,
+            fold_due: now,
+            is_rooted: false,
+            is_finished: false,
+        };
+        ledger.take_over(recovery)?;
+        Ok(ledger)
     }
 
-    /// Makes room for recipients up to and including `last`: all queued.
-    pub fn admit(&mut self, last: RecipientNo) {
-        let wanted = last.index() + 1;
-        if wanted > self.rows.len() {
-            let more = (wanted - self.rows.len()) as u64;
-            self.rows.resize(wanted, BLANK);
-            self.counts[Status::Queued.index()] += more;
-            self.unsettled += more;
+    /// Begins the run in the journal, and goes on from what earlier runs left.
+    fn take_over(&mut self, mut recovery: Recovery) -> Result<(), LedgerError> {
+        let mut frames = Vec::new();
+        self.put_run(&mut frames);
+        let mut held = Vec::new();
+        if self.options.hold_in_doubt {
+            for (no, standing) in (0..).zip(&mut recovery.standings) {
+                if standing.status == Status::InDoubt {
+                    standing.leave(Status::Held);
+                    held.push(RecipientNo(no));
+                }
+            }
+            let at = jiff::Timestamp::now().as_millisecond();
+            record::put_left(&mut frames, at, Status::Held, &held);
         }
-    }
-
-    /// Records an attempt. Delivered, refused and invalid recipients are settled by it; the others wait for
-    /// another attempt, or for [`Ledger::leave`]. In memory the recipient's status changes even if the record is lost,
-    /// so that a run whose disk is full comes to its end.
-    ///
-    /// # Errors
-    /// If the record cannot be written: nothing more may be sent then.
-    pub fn record(&mut self, attempt: &Attempt) -> io::Result<()> {
-        self.admit(attempt.recipient);
-        let row = self.rows[attempt.recipient.index()];
-        if row.record == NOWHERE && attempt.verdict.status.is_pending() {
-            self.first_attempts.insert(attempt.recipient, attempt.at);
+        let path = segment_path(&self.directory, self.segment);
+        let written = self.journal.append(&frames);
+        written.map_err(LedgerError::io(&path))?;
+        if self.options.sync_each {
+            self.sync()?;
         }
-        let written = self.append(attempt);
-        self.set_status(attempt.recipient, attempt.verdict.status);
-        if !attempt.verdict.status.is_pending() {
-            self.settle(attempt.recipient);
+        for (no, standing) in (0..).zip(&recovery.standings) {
+            if standing.status.is_pending() && *standing != Standing::NEW {
+                self.pending.push((RecipientNo(no), *standing));
+            }
+            self.counts[position(standing.status)] += 1;
+            self.rows.push(Row {
+                status: standing.status,
+                is_admitted: false,
+                is_settled: !standing.status.is_pending(),
+            });
         }
-        written
-    }
-
-    /// Appends a record to the file and notes where it stands. After one failure nothing is written any more: places
-    /// would be wrong. A record that is lost leaves none behind, not the one before it.
-    fn append(&mut self, attempt: &Attempt) -> io::Result<()> {
-        self.rows[attempt.recipient.index()].record = NOWHERE;
-        if self.broken {
-            return Err(io::Error::other("an earlier record could not be written"));
-        }
-        self.scratch.clear();
-        attempt.encode(&mut self.scratch);
-        self.broken = true;
-        self.log.write_all(&self.scratch)?;
-        self.broken = false;
-        self.rows[attempt.recipient.index()].record = self.log_len;
-        self.log_len += self.scratch.len() as u64;
         Ok(())
     }
 
-    /// Leaves a recipient as it is for this run: deferred, in doubt, held, expired.
+    fn put_run(&self, frames: &mut Vec<u8>) {
+        let now = jiff::Timestamp::now().as_millisecond();
+        record::put_run(frames, self.run, now, &self.options.queues);
+    }
+
+    /// The journal that workers write to.
+    pub fn journal(&self) -> Arc<Journal> {
+        Arc::clone(&self.journal)
+    }
+
+    /// A failure to write into the directory of the ledger's job, as one of the ledger.
+    pub fn failure(&self, error: std::io::Error) -> LedgerError {
+        LedgerError::Io(self.directory.clone(), error)
+    }
+
+    /// The number of this run, from 1.
+    pub fn run(&self) -> u32 {
+        self.run
+    }
+
+    /// Bytes of the journal that no record could be read from when the ledger was opened: the torn end of a crash, or damage.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Admits all recipients up to and including `last`: those that are pending are unsettled from now on.
+    pub fn admit(&mut self, last: RecipientNo) {
+        self.make_room(last);
+        for at in self.admitted..=last.index() {
+            self.admit_row(at);
+        }
+        self.admitted = self.admitted.max(last.index() + 1);
+    }
+
+    /// Admits one recipient, whatever is with those before it.
+    pub fn admit_again(&mut self, recipient: RecipientNo) {
+        self.make_room(recipient);
+        self.admit_row(recipient.index());
+    }
+
+    fn make_room(&mut self, last: RecipientNo) {
+        let wanted = last.index() + 1;
+        if wanted > self.rows.len() {
+            self.counts[position(Status::Queued)] += (wanted - self.rows.len()) as u64;
+            self.rows.resize(wanted, BLANK);
+        }
+    }
+
+    fn admit_row(&mut self, at: usize) {
+        let row = &mut self.rows[at];
+        if !std::mem::replace(&mut row.is_admitted, true) && !row.is_settled {
+            self.unsettled += 1;
+        }
+    }
+
+    /// Notes an attempt that is in the journal already. Delivered, refused and invalid recipients are settled by it; the
+    /// others wait for another attempt, or for [`Ledger::leave`].
+    pub fn note(&mut self, recipient: RecipientNo, status: Status) {
+        self.admit_again(recipient);
+        self.set_status(recipient, status);
+        if !status.is_pending() {
+            self.settle(recipient);
+        }
+    }
+
+    /// Leaves a recipient as it is for this run: deferred, in doubt, held, expired. Final states are in the journal already.
     pub fn leave(&mut self, recipient: RecipientNo, status: Status) {
-        self.admit(recipient);
+        self.admit_again(recipient);
         self.set_status(recipient, status);
         self.settle(recipient);
     }
 
     fn set_status(&mut self, recipient: RecipientNo, status: Status) {
         let row = &mut self.rows[recipient.index()];
-        self.counts[row.status.index()] -= 1;
-        self.counts[status.index()] += 1;
+        self.counts[position(row.status)] -= 1;
+        self.counts[position(status)] += 1;
         row.status = status;
     }
 
     fn settle(&mut self, recipient: RecipientNo) {
         let row = &mut self.rows[recipient.index()];
-        assert!(!row.settled, "recipient {} is settled twice", recipient.0);
-        row.settled = true;
+        assert!(
+            !row.is_settled,
+            "recipient {} is settled twice",
+            recipient.0
+        );
+        row.is_settled = true;
         self.unsettled -= 1;
     }
 
@@ -148,7 +291,7 @@ impl Ledger {
 
     /// How many recipients stand at `status`.
     pub fn count(&self, status: Status) -> u64 {
-        self.counts[status.index()]
+        self.counts[position(status)]
     }
 
     /// All counts, in the order of [`Status::ALL`].
@@ -156,7 +299,7 @@ impl Ledger {
         self.counts
     }
 
-    /// Recipients admitted.
+    /// Recipients that are known: admitted, or recorded by an earlier run, or before one of these.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -166,154 +309,181 @@ impl Ledger {
         self.rows.is_empty()
     }
 
-    /// Where a recipient stands, with its latest attempt if there was one and it could be recorded.
-    pub fn outcome(&self, recipient: RecipientNo) -> Outcome {
-        let row = self.rows.get(recipient.index()).copied().unwrap_or(BLANK);
-        let last = match row.record {
-            NOWHERE => None,
-            at => self.read_record(at, recipient).ok(),
-        };
-        let first = self.first_attempts.get(&recipient).copied();
-        let first_at = first.or_else(|| last.as_ref().map(|attempt| attempt.at));
-        Outcome {
-            status: row.status,
-            first_at,
-            last,
+    /// Where a recipient stands. The status is that of now; the rest is what earlier runs left, for those they left pending.
+    pub fn standing(&self, recipient: RecipientNo) -> Standing {
+        let found = self
+            .pending
+            .binary_search_by_key(&recipient, |(recipient, _)| *recipient);
+        let left = found.map_or(Standing::NEW, |at| self.pending[at].1);
+        Standing {
+            status: self.status(recipient),
+            ..left
         }
     }
 
-    fn read_record(&self, at: u64, recipient: RecipientNo) -> io::Result<Attempt> {
-        let mut head = [0; outcome::HEAD_LEN];
-        self.read_at(at, &mut head)?;
-        let mut tail = vec![0; outcome::tail_len(&head)];
-        self.read_at(at + outcome::HEAD_LEN as u64, &mut tail)?;
-        outcome::decode(&head, &tail, recipient).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "the ledger's file is damaged")
-        })
+    fn status(&self, recipient: RecipientNo) -> Status {
+        self.rows
+            .get(recipient.index())
+            .map_or(Status::Queued, |row| row.status)
     }
 
-    /// Reads what was appended: from the file, and behind its end from what is buffered, which may never get there.
-    fn read_at(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let buffer = self.log.buffer();
-        let in_file = self.log_len - buffer.len() as u64;
-        let of_file = in_file.saturating_sub(at).min(bytes.len() as u64) as usize;
-        let (from_file, from_buffer) = bytes.split_at_mut(of_file);
-        self.log.get_ref().read_exact_at(from_file, at)?;
-        let start = at.saturating_sub(in_file) as usize;
-        let buffered = buffer.get(start..start + from_buffer.len());
-        from_buffer.copy_from_slice(buffered.ok_or(io::ErrorKind::UnexpectedEof)?);
+    /// What is due: about once a second the journal is synced; a segment that is full is sealed, and what is sealed is folded.
+    /// Cheap when nothing is due.
+    ///
+    /// # Errors
+    /// If something cannot be written or synced: nothing more may be sent then.
+    pub fn tick(&mut self) -> Result<(), LedgerError> {
+        self.tick_at(Instant::now())
+    }
+
+    fn tick_at(&mut self, now: Instant) -> Result<(), LedgerError> {
+        if now < self.sync_due || self.is_finished {
+            return Ok(());
+        }
+        self.sync_due = now + SYNC_EVERY;
+        let path = segment_path(&self.directory, self.segment);
+        // What is appended to a file without a name is lost.
+        path.symlink_metadata().map_err(LedgerError::io(&path))?;
+        self.sync()?;
+        if self.journal.len() >= self.options.segment_bytes {
+            self.rotate()?;
+        }
+        if !self.sealed.is_empty() && now >= self.fold_due {
+            match self.fold() {
+                Err(error) if error.is_busy() => self.fold_due = now + FOLD_AGAIN,
+                other => other?,
+            }
+        }
         Ok(())
     }
+
+    fn sync(&mut self) -> Result<(), LedgerError> {
+        let path = segment_path(&self.directory, self.segment);
+        self.journal.sync().map_err(LedgerError::io(&path))?;
+        if !self.is_rooted {
+            fold::sync_directory(&self.directory)?;
+            if let Some(parent) = self.directory.parent().filter(|parent| parent.is_dir()) {
+                fold::sync_directory(parent)?;
+            }
+            self.is_rooted = true;
+        }
+        Ok(())
+    }
+
+    /// Seals the segment and goes on in another one.
+    fn rotate(&mut self) -> Result<(), LedgerError> {
+        let number = self.segment + 1;
+        let path = segment_path(&self.directory, number);
+        let mut frames = Vec::new();
+        self.put_run(&mut frames);
+        let file = create_segment(&self.directory, number).map_err(LedgerError::io(&path))?;
+        if let Err(error) = std::io::Write::write_all(&mut &file, &frames) {
+            let _ = fold::remove(&path);
+            return Err(LedgerError::Io(path, error));
+        }
+        fold::sync_directory(&self.directory)?;
+        self.sealed.push(self.segment);
+        self.segment = number;
+        let rotated = self.journal.rotate(file, frames.len() as u64);
+        rotated.map_err(LedgerError::io(&path))
+    }
+
+    /// Folds what is sealed, as many segments at once as make a full one.
+    fn fold(&mut self) -> Result<(), LedgerError> {
+        while !self.sealed.is_empty() {
+            let mut bytes = 0;
+            let fits = |number: &&u64| {
+                let path = segment_path(&self.directory, **number);
+                let is_first = bytes == 0;
+                bytes += path.metadata().map_or(0, |file| file.len()).max(1);
+                is_first || bytes <= self.options.segment_bytes
+            };
+            let count = self.sealed.iter().take_while(fits).count();
+            fold::fold(&self.directory, &self.sealed[..count], &*self.people)?;
+            self.sealed.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Ends the run, once all writers are gone: everything is folded, safe from a power loss, and the journal is deleted. If
+    /// somebody keeps the database locked, the journal stays, safe as well, for the next one who opens the ledger.
+    ///
+    /// # Errors
+    /// If something cannot be written or synced. What the journal has stays there.
+    pub fn finish(&mut self) -> Result<(), LedgerError> {
+        if !std::mem::replace(&mut self.is_finished, true) {
+            self.journal.close();
+            self.sealed.push(self.segment);
+        }
+        match self.fold() {
+            Err(error) => {
+                self.sync()?;
+                if error.is_busy() { Ok(()) } else { Err(error) }
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The outcomes of all recipients, for a report.
+    ///
+    /// # Errors
+    /// If what was recorded cannot be read.
+    pub fn outcomes(&self) -> Result<Outcomes<'_>, LedgerError> {
+        let names = Names::new(&self.options.queues);
+        let snapshot = Snapshot::read_with(&self.directory, names)?;
+        Ok(Outcomes::new(self, snapshot))
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("directory", &self.directory)
+            .field("run", &self.run)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What earlier runs recorded, the segments that are not folded, and the last segment there ever was.
+fn recover(directory: &Path) -> Result<(Recovery, Vec<u64>, u64), LedgerError> {
+    let numbers = segments(directory).map_err(LedgerError::io(directory))?;
+    let mut recovery = Recovery::default();
+    let mut folded = 0;
+    if let Some(store) = Store::open(directory)? {
+        let meta = store.begin_reading()?;
+        (folded, recovery.run) = (meta.folded, meta.run);
+        store.recover(&mut recovery)?;
+        store.end_reading()?;
+    }
+    let mut sealed = Vec::new();
+    for number in &numbers {
+        let path = segment_path(directory, *number);
+        if *number <= folded {
+            fold::remove(&path)?;
+        } else {
+            let bytes = read_segment(directory, *number).map_err(LedgerError::io(&path))?;
+            recovery.replay(&bytes.unwrap_or_default());
+            sealed.push(*number);
+        }
+    }
+    recovery.interrupt();
+    let last = numbers.last().copied().unwrap_or(0).max(folded);
+    Ok((recovery, sealed, last))
+}
+
+fn start_segment(directory: &Path, number: u64, sync_each: bool) -> Result<Journal, LedgerError> {
+    let path = segment_path(directory, number);
+    let file = create_segment(directory, number).map_err(LedgerError::io(&path))?;
+    Ok(Journal::new(file, sync_each))
+}
+
+fn position(status: Status) -> usize {
+    Status::ALL
+        .iter()
+        .position(|each| *each == status)
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mail::{Enhanced, QueueId, Scope, Stage, Verdict};
-
-    fn attempt(recipient: u32, status: Status, at: i64) -> Attempt {
-        let verdict = Verdict::new(
-            status,
-            Scope::Recipient,
-            Stage::Rcpt,
-            450,
-            Some(Enhanced::new(4, 2, 1)),
-            "later, ça",
-        );
-        Attempt {
-            recipient: RecipientNo(recipient),
-            verdict,
-            via: Via {
-                queue: QueueId(3),
-                mx: "mx.a.test".into(),
-                ip: "127.0.0.7".parse().ok(),
-                tls: "".into(),
-            },
-            attempts: 2,
-            at,
-            took_ms: 17,
-        }
-    }
-
-    #[test]
-    fn the_latest_attempt_is_what_a_row_shows_and_the_first_is_not_forgotten() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::create_in(directory.path()).unwrap();
-        ledger.record(&attempt(1, Status::Deferred, 1000)).unwrap();
-        ledger.record(&attempt(1, Status::Delivered, 2000)).unwrap();
-        let outcome = ledger.outcome(RecipientNo(1));
-        assert_eq!(outcome.status, Status::Delivered);
-        assert_eq!(outcome.first_at, Some(1000));
-        assert_eq!(outcome.last.unwrap(), attempt(1, Status::Delivered, 2000));
-        let untouched = ledger.outcome(RecipientNo(0));
-        assert_eq!((untouched.status, untouched.last), (Status::Queued, None));
-    }
-
-    #[test]
-    fn counts_add_up_and_pending_recipients_are_unsettled_until_left() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::create_in(directory.path()).unwrap();
-        ledger.admit(RecipientNo(3));
-        ledger.record(&attempt(0, Status::Delivered, 1)).unwrap();
-        ledger.record(&attempt(1, Status::Deferred, 1)).unwrap();
-        ledger.record(&attempt(2, Status::Invalid, 1)).unwrap();
-        assert_eq!(ledger.unsettled(), 2);
-        ledger.leave(RecipientNo(1), Status::Deferred);
-        ledger.leave(RecipientNo(3), Status::Queued);
-        assert_eq!(ledger.unsettled(), 0);
-        assert_eq!(ledger.counts().iter().sum::<u64>(), 4);
-        assert_eq!(ledger.count(Status::Deferred), 1);
-    }
-
-    #[test]
-    fn records_are_read_back_from_file_and_buffer_alike() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::create_in(directory.path()).unwrap();
-        // More than the buffer holds, so that one record lies across its edge.
-        let all: Vec<Attempt> = (0..3000)
-            .map(|n| attempt(n, Status::Delivered, i64::from(n)))
-            .collect();
-        all.iter().for_each(|one| ledger.record(one).unwrap());
-        assert!(!ledger.log.buffer().is_empty());
-        for one in &all {
-            assert_eq!(ledger.outcome(one.recipient).last.as_ref(), Some(one));
-        }
-    }
-
-    #[test]
-    fn a_full_disk_costs_details_and_no_status() {
-        let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut ledger = Ledger::with_file(full);
-        ledger.record(&attempt(0, Status::Deferred, 7)).unwrap();
-        let failed: Vec<bool> = (1..3000)
-            .map(|n| {
-                let delivered = attempt(n, Status::Delivered, i64::from(n));
-                ledger.record(&delivered).is_err()
-            })
-            .collect();
-        let first = failed.iter().position(|failed| *failed).unwrap() as u32 + 1;
-        assert!(failed[first as usize - 1..].iter().all(|failed| *failed));
-        for n in 1..3000 {
-            let outcome = ledger.outcome(RecipientNo(n));
-            assert_eq!(outcome.status, Status::Delivered);
-            let recorded = (n < first).then(|| attempt(n, Status::Delivered, i64::from(n)));
-            assert_eq!(outcome.last, recorded);
-        }
-        // The record of the attempt before is not that of this one.
-        ledger
-            .record(&attempt(0, Status::Delivered, 9))
-            .unwrap_err();
-        let outcome = ledger.outcome(RecipientNo(0));
-        assert_eq!((outcome.status, outcome.last), (Status::Delivered, None));
-        assert_eq!((outcome.first_at, ledger.unsettled()), (Some(7), 0));
-    }
-
-    #[test]
-    #[should_panic(expected = "settled twice")]
-    fn nobody_is_settled_twice() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::create_in(directory.path()).unwrap();
-        ledger.record(&attempt(0, Status::Delivered, 1)).unwrap();
-        ledger.leave(RecipientNo(0), Status::Deferred);
-    }
-}
+mod tests;

@@ -168,6 +168,10 @@ impl<P: Clone> Dispatcher<P> {
                 destination,
                 envelopes,
             } => self.post(destination, envelopes, t),
+            Event::Postponed {
+                destination,
+                envelopes,
+            } => self.postponed(destination, envelopes, t),
             Event::Forwarded {
                 destination,
                 envelopes,

@@ -47,6 +47,13 @@ pub enum Event<P> {
         /// What the other queue knew of the destination, with the first envelopes it forwards.
         route: Option<Route<P>>,
     },
+    /// Mail that an earlier run left, each envelope not to be tried before its instant.
+    Postponed {
+        /// Where it goes.
+        destination: DestinationId,
+        /// The envelopes and their times; those of one message stand together.
+        envelopes: Vec<(Envelope, Instant)>,
+    },
     /// The answer to [`Action::Resolve`].
     Resolved {
         /// Which destination.

@@ -7,7 +7,7 @@
 //! An answer is believed until it expires, but at least for a moment, so that a TTL of zero does not ask for ever.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backlog::State;
 use super::delayed::Timer;
@@ -25,6 +25,31 @@ impl<P: Clone> Dispatcher<P> {
     pub(super) fn post(&mut self, id: DestinationId, run: Vec<Envelope>, t: &mut Turn<'_, P>) {
         let d = self.backlog.slot(id);
         self.admit(d, run, false, t);
+    }
+
+    /// The router brings mail of an earlier run. What is not due yet waits for its time; what is not due before the end of
+    /// this run is left at once, and mail that has expired meanwhile is not tried again.
+    pub(super) fn postponed(
+        &mut self,
+        id: DestinationId,
+        run: Vec<(Envelope, Instant)>,
+        t: &mut Turn<'_, P>,
+    ) {
+        let d = self.backlog.slot(id);
+        let mut due_now = Vec::new();
+        for (envelope, due) in run {
+            let was_deferred = matches!(retry::pending(envelope.passage), Status::Deferred);
+            let has_expired = self.config.retry.expire_at.is_some_and(|end| t.now > end);
+            match self.config.retry.beyond(due) {
+                _ if has_expired && was_deferred => {
+                    self.leave(d, vec![envelope], Some(Status::Expired), None, t);
+                }
+                _ if due <= t.now || self.stopped => due_now.push(envelope),
+                Some(status) => self.leave(d, vec![envelope], Some(status), None, t),
+                None => self.delayed.push(due, d, envelope, t.now),
+            }
+        }
+        self.admit(d, due_now, false, t);
     }
 
     /// Another queue brings mail, and perhaps what it knows of the destination.

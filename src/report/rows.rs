@@ -94,7 +94,7 @@ impl<W: Write> Report<W> {
                 &ip,
                 &last.via.tls,
                 row.queue,
-                &last.attempts.to_string(),
+                &last.attempts().to_string(),
                 &timestamp(row.outcome.first_at.unwrap_or(last.at)),
                 &timestamp(last.at),
                 &last.took_ms.to_string(),
@@ -132,7 +132,7 @@ fn timestamp(millis: i64) -> String {
 mod tests {
     use super::*;
     use crate::ledger::{Attempt, Via};
-    use crate::mail::{QueueId, Status};
+    use crate::mail::{Passage, QueueId, Status};
 
     fn written(outcome: &Outcome, recipient: &str) -> String {
         let mut bytes = Vec::new();
@@ -158,7 +158,11 @@ mod tests {
             ..Via::none(QueueId(0))
         };
         let last = Attempt {
-            attempts: 2,
+            passage: Passage {
+                attempts: 1,
+                host_failures: 1,
+                in_doubt: false,
+            },
             at: 1_700_000_000_500,
             took_ms: 12,
             ..Attempt::refused(text, via)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::TlsMode;
 use crate::engine::settings::{QueueSettings, Settings};
+use crate::retry::InDoubt;
 use crate::smtp::Dsn;
 use crate::smtp::dsn::{Notify, Ret};
 
@@ -34,6 +35,13 @@ pub fn to_toml(settings: &Settings) -> String {
         file.table(table);
         for (key, time) in keys {
             file.set(key, time_text(time), "");
+        }
+        if table == "retry" {
+            let word = match settings.retry.in_doubt {
+                InDoubt::Resend => "resend",
+                InDoubt::Hold => "hold",
+            };
+            file.set("in_doubt", text(word), "resend (once) or hold");
         }
     }
     show_dsn(settings.dsn.as_ref(), &mut file.0);
@@ -163,6 +171,16 @@ fn general(settings: &Settings, file: &mut Lines) {
         "min_data_rate",
         settings.data_rate_min.to_string(),
         "bytes per second a server must take",
+    );
+    file.set(
+        "sync",
+        settings.sync.to_string(),
+        "each message is recorded on disk before its final dot",
+    );
+    file.set(
+        "guard",
+        time_text(settings.guard),
+        "how long a batch that was sent is not sent again",
     );
 }
 

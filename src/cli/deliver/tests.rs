@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::*;
+use crate::cli::args::{JobArgs, ReadArgs};
+use crate::cli::send;
 use crate::engine::settings::{Relay, Trip};
 use crate::net::TlsError;
 use crate::sink::{Sink, SinkConfig, Stats};
@@ -81,7 +83,8 @@ fn deliver_with_panic(kind: &'static str, nth: usize, when: fn(&Stats) -> bool) 
         quiet: true,
         ..ShowArgs::default()
     };
-    let error = deliver(&read, &DeliveryArgs::default(), &show, settings).unwrap_err();
+    let (job, flags) = (JobArgs::default(), DeliveryArgs::default());
+    let error = send::send(&read, &job, &flags, &show, settings).unwrap_err();
     let rows = csv::Reader::from_path(report).unwrap().into_records();
     let rows = rows.map(|row| row.unwrap());
     let rows = rows.map(|row| (row[1].to_owned(), row[2].to_owned()));

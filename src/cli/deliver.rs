@@ -1,0 +1,307 @@
+//! A run of a job: from the held job to its report, its card and the exit status.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::args::{DeliveryArgs, ShowArgs};
+use super::batch::Batch;
+use super::conclude::conclude;
+use super::exit::{Exit, Failure};
+use super::say;
+use super::target::Target;
+use super::watch::{Told, watch};
+use crate::batch::BatchStore;
+use crate::engine::run::{self, RunEnd, StartError, Work};
+use crate::engine::settings::Settings;
+use crate::job::{Job, JobState};
+use crate::ledger::{Ledger, LedgerError, Options};
+use crate::mail::{MessageNo, RecipientNo, Status};
+use crate::report::rows::{Report, Row};
+use crate::report::summary::Summary;
+use crate::retry::InDoubt;
+
+/// The journal is folded into the database whenever it has grown to this.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What a run needs, apart from the flags.
+pub struct Plan {
+    /// The job, held by us.
+    pub job: Job,
+    /// Its batch.
+    pub batch: Batch,
+    /// How it is delivered.
+    pub settings: Settings,
+    /// Where the report goes, if one is wanted.
+    pub report: Option<Target>,
+}
+
+/// Runs the job. Returns the status to end with, and the summary.
+///
+/// # Errors
+/// A [`Failure`].
+pub fn deliver(plan: Plan, flags: &DeliveryArgs, show: &ShowArgs) -> Result<(Exit, String)> {
+    let Plan {
+        mut job,
+        batch,
+        mut settings,
+        report,
+    } = plan;
+    let store = Arc::clone(&batch.store);
+    let (workers_max, why) = run::workers_allowed(&settings).map_err(start_failure)?;
+    settings.workers_max = workers_max;
+    if let Some(why) = why.filter(|_| !show.quiet) {
+        eprintln!("mailer: {why}");
+    }
+    settings.age = age(&job);
+    let ledger = open_ledger(&job, &store, &settings)?;
+    check_numbers(&job, &batch, &ledger)?;
+    let began = Instant::now();
+    let stop_after = settings.stop_after;
+    let mut told = Told::listen()?;
+    let work = Work {
+        reader: batch.reader,
+        store: batch.store,
+        ledger,
+        is_live: batch.is_live,
+    };
+    let running = run::start(work, settings).map_err(start_failure)?;
+    if let Err(error) = job.sync() {
+        say::complain(error);
+        running.stop();
+    }
+    let stopped = watch(&mut told, &running, flags, show, began, stop_after);
+    let end = running.finish();
+    let wants_summary = show.prints_summary() || show.is_rehearsal;
+    let (summary, report_failure) = match report.is_some() || wants_summary {
+        true => tell(&end, &store, report, began.elapsed()),
+        false => (String::new(), None),
+    };
+    if show.prints_summary() {
+        say::to_stderr(&summary);
+    }
+    let trouble = report_failure.map(|error| {
+        let path = show.report.as_deref().unwrap_or(Path::new("-"));
+        format!(
+            "{}: the report could not be written: {error}",
+            path.display()
+        )
+    });
+    keep_unsettled(&end, &store, &job);
+    let facts = Facts::of(&end, &store);
+    let concluded = conclude(end, job.id(), show, stopped, trouble);
+    let exit = match &concluded {
+        Ok(exit) => *exit,
+        Err(error) => error
+            .downcast_ref::<Failure>()
+            .map_or(Exit::Software, |failure| failure.exit),
+    };
+    note(&mut job, &facts, exit);
+    Ok((concluded?, summary))
+}
+
+/// How old a job is. A clock that was set back makes it no older than it is.
+fn age(job: &Job) -> Duration {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let age = now.saturating_sub(job.card().created_ms).max(0);
+    Duration::from_millis(age as u64)
+}
+
+/// The ledger of a job.
+///
+/// # Errors
+/// A [`Failure`].
+pub fn open_ledger(job: &Job, store: &Arc<BatchStore>, settings: &Settings) -> Result<Ledger> {
+    let queues = settings.queues.iter().map(|queue| queue.name.clone());
+    let options = Options {
+        sync_each: settings.sync,
+        segment_bytes: SEGMENT_BYTES,
+        queues: std::iter::once("general".to_owned())
+            .chain(queues)
+            .collect(),
+        hold_in_doubt: settings.retry.in_doubt == InDoubt::Hold,
+    };
+    Ledger::open(job.dir(), options, Arc::clone(store) as _).map_err(ledger_failure)
+}
+
+/// A loss of power may cost the index of a named job what its journal still has. Who is new would then get the numbers of
+/// others, and count as sent to: nothing new is read.
+fn check_numbers(job: &Job, batch: &Batch, ledger: &Ledger) -> Result<()> {
+    let named = job
+        .card()
+        .name
+        .as_deref()
+        .filter(|_| batch.reader.is_some());
+    match named {
+        Some(name) if ledger.len() > batch.store.recipient_count() => {
+            let text = format!(
+                "job {name} has lost a part of its index: nothing new can be sent under that name"
+            );
+            Err(Failure::new(Exit::Io, text)
+                .hint(format!("`mailer resume {name}` sends what is known of it; choose another name for what is new"))
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An error of the ledger as the program's.
+pub fn ledger_failure(error: LedgerError) -> anyhow::Error {
+    Failure::new(Exit::Io, format!("the ledger cannot be used: {error}"))
+        .hint("make room in the state directory, or name another one with --state DIR")
+        .into()
+}
+
+/// Before a run ends with mail unsettled, that mail is copied: the batch file may be another one tomorrow.
+fn keep_unsettled(end: &RunEnd, store: &BatchStore, job: &Job) {
+    let is_unsettled = |message: &MessageNo| {
+        store.message(*message).is_some_and(|record| {
+            let first = record.first_recipient();
+            (first..first + record.recipients()).any(|recipient| {
+                end.ledger
+                    .standing(RecipientNo(recipient))
+                    .status
+                    .is_pending()
+            })
+        })
+    };
+    let all = (0..store.message_count() as u32).map(MessageNo);
+    if let Err(error) = store.keep(all.filter(is_unsettled)) {
+        say::complain(format!(
+            "job {}: unsettled messages could not be copied ({error}): keep the batch as it is until `mailer resume` has sent them",
+            job.id()
+        ));
+    }
+}
+
+/// What the card is told of a run.
+struct Facts {
+    counts: Vec<(Status, u64)>,
+    recipients: u64,
+    is_read_to_end: bool,
+}
+
+impl Facts {
+    fn of(end: &RunEnd, store: &BatchStore) -> Facts {
+        let counts = Status::ALL.map(|status| (status, end.ledger.count(status)));
+        Facts {
+            counts: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
+            recipients: end.ledger.len() as u64,
+            is_read_to_end: store.is_read_to_end(),
+        }
+    }
+}
+
+/// The card says how the run ended.
+fn note(job: &mut Job, facts: &Facts, exit: Exit) {
+    let pending = facts.counts.iter().any(|(status, _)| status.is_pending());
+    let is_over = facts.is_read_to_end && !pending;
+    let now = jiff::Timestamp::now().as_millisecond();
+    let noted = job.update(|card| {
+        card.runs = card.runs.max(1);
+        card.ended_ms = Some(now);
+        card.exit = Some(exit as u8);
+        card.read_to_end = facts.is_read_to_end;
+        card.recipients = facts.recipients;
+        let names = facts.counts.iter();
+        card.counts = names
+            .map(|(status, count)| (status.name().to_owned(), *count))
+            .collect();
+        if is_over {
+            card.state = JobState::Finished;
+            card.finished_ms = Some(now);
+        }
+    });
+    if let Err(error) = noted {
+        say::complain(error);
+    }
+}
+
+fn start_failure(error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Resolver(text) => Failure::new(Exit::Network, format!("no resolver: {text}"))
+            .hint("name a server with --dns ADDR:PORT"),
+        StartError::Bind(ip, error) => Failure::new(Exit::Config, format!("bind {ip}: {error}"))
+            .hint("name an address of this machine"),
+        StartError::Tls(error) if error.path.is_some() => {
+            Failure::new(Exit::Config, format!("certificates: {error}"))
+        }
+        StartError::Tls(error) => {
+            Failure::new(Exit::Software, format!("TLS cannot be used: {error}"))
+                .hint("look at the configuration of OpenSSL on this machine")
+        }
+        StartError::Routes(text) => Failure::new(Exit::Config, text),
+        StartError::Limits(text) => Failure::new(Exit::CantCreate, text),
+        StartError::Thread(error) => {
+            Failure::new(Exit::Software, format!("cannot start a thread: {error}"))
+        }
+    }
+    .into()
+}
+
+/// Writes the report if one is wanted, and makes the summary, whatever becomes of the report.
+fn tell(
+    end: &RunEnd,
+    store: &BatchStore,
+    report: Option<Target>,
+    took: Duration,
+) -> (String, Option<io::Error>) {
+    let mut summary = Summary::default();
+    end.stopped_sites
+        .iter()
+        .for_each(|site| summary.add_stopped(site));
+    let mut failure = None;
+    let mut report = report.and_then(|target| keep(Report::begin(target), &mut failure));
+    let mut outcomes = match end.ledger.outcomes() {
+        Ok(outcomes) => outcomes,
+        Err(error) => return (String::new(), Some(io::Error::other(error))),
+    };
+    for number in 0..store.message_count() {
+        let message = MessageNo(number as u32);
+        let Some(record) = store.message(message) else {
+            continue;
+        };
+        for recipient in record.first_recipient()..record.first_recipient() + record.recipients() {
+            let recipient = RecipientNo(recipient);
+            let outcome = outcomes.outcome(recipient);
+            let plain = report.is_none() && outcome.status == Status::Delivered;
+            let text = if plain {
+                String::new()
+            } else {
+                store.recipient_text(recipient)
+            };
+            summary.add(&text, &outcome);
+            let via = outcome.last.as_ref().map(|last| &last.via);
+            let row = Row {
+                message: message.ordinal(),
+                recipient: &text,
+                outcome: &outcome,
+                queue: via.map_or("general", |via| outcomes.queue_name(via.queue)),
+            };
+            report =
+                report.and_then(|mut report| keep(report.row(&row).map(|()| report), &mut failure));
+        }
+    }
+    if let Some(report) = report {
+        let finished = report.finish().and_then(Target::finish);
+        keep(finished, &mut failure);
+    }
+    (summary.render(store.message_count() as u64, took), failure)
+}
+
+/// The value, or the first failure noted.
+fn keep<T>(outcome: io::Result<T>, failure: &mut Option<io::Error>) -> Option<T> {
+    match outcome {
+        Ok(value) => Some(value),
+        Err(error) => {
+            failure.get_or_insert(error);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What earlier runs of a job have left: taken up again before the batch is read on.
+//!
+//! Of each recipient that is not settled the ledger knows what it has been through, and when it was tried last; the time
+//! before which it rests follows from that and from the curves of the retry policy, so that no due time is kept anywhere.
+//!
+//! INVARIANT: each recipient of the job that is pending is handed on or settled here exactly once.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::book::Entry;
+use super::router::{Addressed, invalid_attempt};
+use super::shared::Shared;
+use super::teller::Teller;
+use crate::batch::BatchStore;
+use crate::ledger::{Ledger, Standing};
+use crate::mail::{Enhanced, Envelope, MessageNo, RecipientNo, Scope, Stage, Status, Verdict};
+use crate::retry::{Deferral, RetryPolicy};
+
+/// Recipients handed to the router at once.
+const CHUNK: usize = 256;
+
+/// Where the recipients of a job stood when this run began.
+#[derive(Debug)]
+pub struct Past {
+    /// True for recipients that are settled for good, by number.
+    settled: Vec<bool>,
+    /// Of the others, those that were tried.
+    tried: HashMap<RecipientNo, Standing>,
+    /// How long their deferred mail rests.
+    policy: RetryPolicy,
+    now: (Instant, i64),
+}
+
+impl Past {
+    /// Of all recipients in `store`, what `ledger` knows. `None` if there are none.
+    pub fn of(ledger: &Ledger, store: &BatchStore, policy: RetryPolicy) -> Option<Past> {
+        let count = store.recipient_count();
+        if count == 0 {
+            return None;
+        }
+        let mut tried = HashMap::new();
+        let standings = (0..count as u32).map(RecipientNo).map(|recipient| {
+            let standing = ledger.standing(recipient);
+            let is_settled = !standing.status.is_pending();
+            if !is_settled && standing.last_at.is_some() {
+                tried.insert(recipient, standing);
+            }
+            is_settled
+        });
+        Some(Past {
+            settled: standings.collect(),
+            tried,
+            policy,
+            now: (Instant::now(), jiff::Timestamp::now().as_millisecond()),
+        })
+    }
+
+    /// The time before which a recipient rests: its last attempt, and the rest that its failure asks for.
+    fn due(&self, standing: &Standing, rng: &mut fastrand::Rng) -> Option<Instant> {
+        let (now, now_ms) = self.now;
+        let last_at = standing.last_at?;
+        let deferral = Deferral::of_kind(standing.status, standing.class?);
+        let rest = self.policy.rest(standing.passage, deferral, rng);
+        // A clock that was set back must not make mail wait for more than its rest.
+        let since = Duration::from_millis(now_ms.saturating_sub(last_at).max(0) as u64);
+        now.checked_add(rest.saturating_sub(since))
+    }
+}
+
+/// Hands on all mail that earlier runs left, in input order.
+pub fn take_up(
+    past: &Past,
+    shared: &Shared,
+    teller: &mut Teller,
+    to_router: &Sender<Vec<Addressed>>,
+) {
+    let mut rng = fastrand::Rng::new();
+    let last = RecipientNo(past.settled.len() as u32 - 1);
+    shared.book.enter(Entry::Admitted { last });
+    let gauges = &shared.gauges;
+    gauges
+        .recipients
+        .fetch_add(past.settled.len() as u64, Relaxed);
+    let mut chunk = Vec::with_capacity(CHUNK);
+    for number in 0..shared.store.message_count() as u32 {
+        let message = MessageNo(number);
+        gauges.messages.fetch_add(1, Relaxed);
+        let Some(record) = shared.store.message(message) else {
+            continue;
+        };
+        let first = record.first_recipient();
+        for recipient in (first..first + record.recipients()).map(RecipientNo) {
+            if past.settled.get(recipient.index()).copied().unwrap_or(true) {
+                continue;
+            }
+            let Some((_, Ok(mailbox))) = shared.store.address(recipient) else {
+                teller.add(&invalid_attempt(recipient, unfit()));
+                continue;
+            };
+            let mut envelope = Envelope::new(message, recipient);
+            let standing = past.tried.get(&recipient);
+            if let Some(standing) = standing {
+                envelope.passage = standing.passage;
+            }
+            chunk.push(Addressed {
+                envelope,
+                not_before: standing.and_then(|standing| past.due(standing, &mut rng)),
+                domain: mailbox.domain().clone(),
+            });
+            if chunk.len() >= CHUNK {
+                let _ = to_router.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
+            }
+        }
+    }
+    let _ = to_router.send(chunk);
+    teller.tell();
+}
+
+/// Found unfit by the run that read it, which did not come to record why.
+fn unfit() -> Verdict {
+    let text = "the message or the address cannot be sent: `mailer inspect` shows why";
+    let enhanced = Enhanced::new(5, 6, 0);
+    Verdict::own(
+        Status::Invalid,
+        Scope::Message,
+        Stage::Batch,
+        enhanced,
+        text,
+    )
+}

@@ -1,0 +1,123 @@
+//! Looking at a ledger while threads write to it and its owner folds it.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+
+const THREADS: u32 = 3;
+const ALLOWED_MAX: u32 = 3000;
+
+/// Writes what becomes of every third recipient, in order, as many as are allowed, until told to stop; says how
+/// many these were.
+fn work(journal: Arc<Journal>, thread: u32, allowed: &AtomicU32, stop: &AtomicBool) -> u32 {
+    let mut writer = Writer::new(journal);
+    let mut count = 0;
+    while !stop.load(SeqCst) {
+        if count >= allowed.load(SeqCst) {
+            std::thread::yield_now();
+            continue;
+        }
+        let no = count * THREADS + thread;
+        write(&mut writer, no, Step::Intent, i64::from(no));
+        writer.attempt(&attempt(no, Status::Delivered, i64::from(no)));
+        count += 1;
+    }
+    count
+}
+
+/// Each thread's recipients are known in the order of writing, and only the last of each may be on its way.
+fn assert_prefixes(directory: &Path) {
+    let snapshot = Snapshot::read(directory).unwrap();
+    let mut next = [0; THREADS as usize];
+    let mut on_their_way = [0; THREADS as usize];
+    snapshot
+        .each(|recipient, outcome| {
+            let (thread, n) = (recipient.0 % THREADS, recipient.0 / THREADS);
+            let thread = thread as usize;
+            assert_eq!(n, next[thread], "one is missing before {recipient:?}");
+            assert_eq!(
+                on_their_way[thread], 0,
+                "{recipient:?} is behind one on its way"
+            );
+            next[thread] += 1;
+            match outcome.status {
+                Status::Delivered => assert!(!snapshot.is_sending(recipient)),
+                Status::InDoubt => {
+                    assert!(snapshot.is_sending(recipient));
+                    on_their_way[thread] += 1;
+                }
+                other => panic!("{recipient:?} is {other:?}"),
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_snapshot_of_a_live_journal_is_one_of_a_moment() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 30_000,
+        ..Options::default()
+    };
+    let mut ledger = open_with(directory.path(), options);
+    let stop = AtomicBool::new(false);
+    let (looks, allowed) = (AtomicU32::new(0), AtomicU32::new(0));
+    let counts: Vec<u32> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                assert_prefixes(directory.path());
+                looks.fetch_add(1, SeqCst);
+            }
+        });
+        let start = |thread| {
+            let (journal, allowed, stop) = (ledger.journal(), &allowed, &stop);
+            scope.spawn(move || work(journal, thread, allowed, stop))
+        };
+        let workers: Vec<_> = (0..THREADS).map(start).collect();
+        let stopper = StopAtEnd(&stop);
+        let mut now = Instant::now();
+        while ledger.segment < 6 || looks.load(SeqCst) < 4 {
+            // A snapshot may keep a fold from its commit: then it is tried again.
+            now += FOLD_AGAIN;
+            if allowed.load(SeqCst) < ALLOWED_MAX {
+                allowed.fetch_add(150, SeqCst);
+            }
+            ledger.tick_at(now).unwrap();
+            std::thread::yield_now();
+        }
+        drop(stopper);
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    ledger.finish().unwrap();
+    let seen = all(directory.path());
+    assert_eq!(seen.len(), counts.iter().sum::<u32>() as usize);
+    for (recipient, outcome) in seen {
+        let RecipientNo(no) = recipient;
+        assert!(no / THREADS < counts[(no % THREADS) as usize]);
+        let delivered = attempt(no, Status::Delivered, i64::from(no));
+        assert_eq!(outcome.last, Some(delivered));
+    }
+}
+
+/// Lets the threads end, whatever becomes of the test.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn a_job_that_nothing_was_recorded_of_has_an_empty_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(all(directory.path()).is_empty());
+    let mut ledger = open(directory.path());
+    assert!(all(directory.path()).is_empty());
+    assert_eq!((ledger.run(), ledger.is_empty()), (1, true));
+    ledger.finish().unwrap();
+    assert!(all(directory.path()).is_empty());
+    assert_eq!(Snapshot::read(directory.path()).unwrap().run(), 1);
+}

@@ -1,0 +1,100 @@
+//! The view `report` of the database against the report that this program writes.
+
+use super::*;
+use crate::report::rows::{COLUMNS, Report, Row};
+use rusqlite::Connection;
+
+fn view(directory: &Path) -> Vec<Vec<String>> {
+    let connection = Connection::open(directory.join("ledger.sqlite")).unwrap();
+    let mut statement = connection.prepare("SELECT * FROM report").unwrap();
+    assert!(statement.column_names().eq(COLUMNS));
+    let rows = statement.query_map([], |row| {
+        (0..COLUMNS.len()).map(|column| row.get(column)).collect()
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+fn report(directory: &Path) -> Vec<Vec<String>> {
+    let snapshot = Snapshot::read(directory).unwrap();
+    let mut report = Report::begin(Vec::new()).unwrap();
+    for (recipient, outcome) in all(directory) {
+        let (message, text) = Everybody.person(recipient).unwrap();
+        let queue = outcome
+            .last
+            .as_ref()
+            .map_or("", |last| snapshot.queue_name(last.via.queue));
+        let row = Row {
+            message: message.ordinal(),
+            recipient: &text,
+            outcome: &outcome,
+            queue,
+        };
+        report.row(&row).unwrap();
+    }
+    let bytes = report.finish().unwrap();
+    let mut reader = csv::Reader::from_reader(&bytes[..]);
+    let rows = reader
+        .records()
+        .map(|row| row.unwrap().iter().map(str::to_owned).collect());
+    rows.collect()
+}
+
+#[test]
+fn the_view_has_the_rows_of_the_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        queues: vec!["general".into(), "big, \"bad\" one".into()],
+        ..Options::default()
+    };
+    let mut ledger = open_with(directory.path(), options);
+    let mut writer = Writer::new(ledger.journal());
+    for (no, status) in (0..).zip(Status::ALL) {
+        // A millisecond of each length, before and after the epoch.
+        let mut attempt = attempt(
+            no,
+            status,
+            [1_700_000_000_123, -1, 0, 7, 1_700_000_000_500, 999][no as usize % 6],
+        );
+        attempt.via.queue = QueueId((no % 2) as u16);
+        attempt.verdict.text = "no, \"such\" user\u{2014}'; --".into();
+        writer.attempt(&attempt);
+    }
+    let none = Attempt {
+        via: Via::none(QueueId(0)),
+        ..attempt(20, Status::Refused, 5)
+    };
+    writer.attempt(&none);
+    writer.left(9, Status::Expired, &[RecipientNo(30), RecipientNo(20)]);
+    write(&mut writer, 31, Step::Intent, 8);
+    drop(writer);
+    ledger.finish().unwrap();
+    // The next run finds one of them interrupted.
+    let mut ledger = open(directory.path());
+    assert_eq!(view(directory.path()).last().unwrap()[2], "sending");
+    ledger.finish().unwrap();
+    let rows = view(directory.path());
+    assert_eq!(rows.len(), Status::ALL.len() + 3);
+    assert_eq!(rows, report(directory.path()));
+}
+
+#[test]
+fn the_schema_explains_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).finish().unwrap();
+    let connection = Connection::open(directory.path().join("ledger.sqlite")).unwrap();
+    let sql: String = connection
+        .query_row(
+            "SELECT sql FROM sqlite_schema WHERE name = 'recipient'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert!(
+        sql.contains("-- the recipient's number in the batch, from 0"),
+        "{sql}"
+    );
+    let check: String = connection
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+}
