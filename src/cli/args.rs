@@ -7,8 +7,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::job::path_text;
 use crate::retry::InDoubt;
 use crate::smtp::TlsPolicy;
+
+mod jobs;
+
+pub use jobs::{
+    CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
+    StateArgs, StatusArgs,
+};
 
 /// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
 #[derive(Parser, Debug)]
@@ -33,6 +41,10 @@ pub enum Command {
     Rehearse(RehearseArgs),
     /// Show what is understood of each message of a batch; nothing is sent
     Inspect(InspectArgs),
+    /// List the jobs
+    Jobs(JobsArgs),
+    /// Forget jobs that were finished or cancelled long ago
+    Purge(PurgeArgs),
     /// Run the test receiver by itself: an SMTP server, and a DNS server that leads to it
     Sink(SinkArgs),
     /// Show every configuration key with its value in force
@@ -45,6 +57,7 @@ pub enum Command {
 pub struct ReadArgs {
     /// mbox files, Maildirs, .eml files; '-' is standard input
     #[arg(value_name = "BATCH")]
+    #[serde(with = "path_text::list")]
     pub batch: Vec<PathBuf>,
     /// How mbox files quote lines that begin with "From "
     #[arg(long, value_enum, value_name = "FLAVOUR")]
@@ -57,6 +70,7 @@ pub struct ReadArgs {
     pub resend: bool,
     /// Send the batch's one message to the addresses in FILE, one a line
     #[arg(long, value_name = "FILE")]
+    #[serde(with = "path_text::option")]
     pub to_file: Option<PathBuf>,
     /// Break lines of more than 998 octets instead of refusing the message
     #[arg(long)]
@@ -178,6 +192,7 @@ pub enum DsnNotify {
 pub struct DeliveryArgs {
     /// Configuration file [default: mailer.toml in the XDG configuration directory, then /etc/mailer.toml]
     #[arg(long, value_name = "FILE")]
+    #[serde(with = "path_text::option")]
     pub config: Option<PathBuf>,
     /// Name server to ask instead of the system's (repeatable)
     #[arg(long, value_name = "ADDR:PORT")]
@@ -197,6 +212,7 @@ pub struct DeliveryArgs {
     pub relay_spread: bool,
     /// File with user and password (or token) for the relays, readable by its owner only
     #[arg(long, value_name = "FILE")]
+    #[serde(with = "path_text::option")]
     pub credentials: Option<PathBuf>,
     /// Send credentials without TLS, too
     #[arg(long)]
@@ -206,12 +222,15 @@ pub struct DeliveryArgs {
     pub tls: Option<TlsMode>,
     /// Certificates (PEM) to trust instead of the system's
     #[arg(long, value_name = "FILE")]
+    #[serde(with = "path_text::option")]
     pub tls_ca: Option<PathBuf>,
     /// Our own certificate with its chain (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[serde(with = "path_text::option")]
     pub tls_cert: Option<PathBuf>,
     /// The key of --tls-cert (PKCS #8, PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[serde(with = "path_text::option")]
     pub tls_key: Option<PathBuf>,
     /// What delivery status notifications bring back
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -236,6 +255,7 @@ pub struct DeliveryArgs {
     pub allow_loopback: bool,
     /// Where files of a run live [default: mailer in the XDG state directory]
     #[arg(long, value_name = "DIR")]
+    #[serde(with = "path_text::option")]
     pub state: Option<PathBuf>,
     /// Worker threads of all queues together, at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -2,18 +2,15 @@
 //!
 //! A batch of files is known by its digest, a stream with `--job NAME` by its name; any other stream is always a new job.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 
-use super::args::{DeliveryArgs, Flavour, JobArgs, ReadArgs};
+use super::args::{DeliveryArgs, JobArgs, ReadArgs};
 use super::batch;
-use super::exit::{Exit, Failure};
-use crate::job::{
-    self, Decision, Digest, Job, JobCard, JobError, JobErrorKind, JobState, NewCard, StateDir,
-};
+use super::flags::{JobFlags, numbering};
+use super::job::failure;
+use crate::job::{self, Decision, Digest, Job, JobCard, JobState, NewCard, StateDir};
 use crate::mail::Status;
 
 /// What was found.
@@ -27,16 +24,6 @@ pub enum Found {
     },
     /// The batch was sent already.
     Done(Box<JobCard>),
-}
-
-/// The flags of a job, as its card keeps them for `mailer resume`.
-#[derive(Serialize, Deserialize, Debug, Default)]
-#[serde(default)]
-pub struct Flags {
-    /// How its batch is read.
-    pub read: ReadArgs,
-    /// How it is delivered.
-    pub delivery: DeliveryArgs,
 }
 
 /// Finds or makes the job.
@@ -127,18 +114,6 @@ fn digest(state: &StateDir, read: &ReadArgs) -> Result<Digest> {
     job::digest(&read.batch, to_file, &numbering).map_err(failure)
 }
 
-/// What changes the numbers of messages, or their bytes.
-fn numbering(read: &ReadArgs) -> String {
-    let flavour = match read.mbox {
-        None | Some(Flavour::Mboxrd) => "mboxrd",
-        Some(Flavour::Mboxo) => "mboxo",
-        Some(Flavour::Mboxcl2) => "mboxcl2",
-    };
-    let folding = if read.fold_long_lines { " fold" } else { "" };
-    let resend = if read.resend { " resend" } else { "" };
-    format!("{flavour}{folding}{resend}")
-}
-
 fn new_card(
     read: &ReadArgs,
     flags: &DeliveryArgs,
@@ -163,58 +138,14 @@ fn new_card(
     })
 }
 
-/// The flags for the card: a later run may start elsewhere, so paths are absolute.
+/// The flags for the card. Where the job lies is not its business, and the time to stop is that of one run.
 fn stored(read: &ReadArgs, flags: &DeliveryArgs) -> Result<serde_json::Value> {
-    let mut flags = Flags {
-        read: read.clone(),
-        delivery: flags.clone(),
+    let cwd = std::env::current_dir().unwrap_or_default();
+    let flags = DeliveryArgs {
+        state: None,
+        run_for: None,
+        finish_by: None,
+        ..flags.clone()
     };
-    let is_file = |path: &&mut PathBuf| path.as_os_str() != "-";
-    flags
-        .read
-        .batch
-        .iter_mut()
-        .filter(is_file)
-        .for_each(absolute);
-    flags.read.to_file.iter_mut().for_each(absolute);
-    let delivery = &mut flags.delivery;
-    for path in [
-        &mut delivery.config,
-        &mut delivery.credentials,
-        &mut delivery.tls_ca,
-        &mut delivery.tls_cert,
-        &mut delivery.tls_key,
-    ] {
-        path.iter_mut().for_each(absolute);
-    }
-    // Where the job lies is not its business, and the time to stop is that of one run.
-    delivery.state = None;
-    delivery.run_for = None;
-    delivery.finish_by = None;
-    serde_json::to_value(&flags)
-        .map_err(|error| Failure::new(Exit::Software, format!("flags: {error}")).into())
-}
-
-fn absolute(path: &mut PathBuf) {
-    if let Ok(whole) = std::path::absolute(Path::new(path)) {
-        *path = whole;
-    }
-}
-
-/// An error of the job room as the program's.
-pub fn failure(error: JobError) -> anyhow::Error {
-    let exit = match error.kind() {
-        JobErrorKind::NoInput => Exit::NoInput,
-        JobErrorKind::Usage => Exit::Usage,
-        JobErrorKind::Data => Exit::Data,
-        JobErrorKind::CantCreate => Exit::CantCreate,
-        JobErrorKind::Io => Exit::Io,
-        JobErrorKind::Busy => Exit::Pending,
-        JobErrorKind::Permission => Exit::Permission,
-    };
-    let failure = Failure::new(exit, &error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint).into(),
-        None => failure.into(),
-    }
+    JobFlags::of(read, &flags, &cwd).to_value()
 }

@@ -7,7 +7,11 @@ pub mod config;
 mod deliver;
 pub mod exit;
 mod find;
+pub mod flags;
 mod inspect;
+mod job;
+mod jobs;
+mod purge;
 mod rehearse;
 mod say;
 mod send;
@@ -51,6 +55,8 @@ fn run(command: Command) -> Result<Exit> {
             args.read.command = "inspect";
             inspect::run(&args)
         }
+        Command::Jobs(args) => jobs::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Config(args) => {
             say::to_stdout(&config::to_toml(&config::settings(&args.delivery)?))?;

@@ -10,7 +10,7 @@ use super::deliver::{self, Plan};
 use super::exit::{Exit, Failure};
 use super::find::{self, Found};
 use super::target::Target;
-use super::{config, say};
+use super::{config, job, say};
 use crate::batch::inspect;
 use crate::engine::settings::Settings;
 use crate::job::{JobCard, JobState, StateDir};
@@ -46,7 +46,7 @@ pub fn send(
         Some(path) => Some(Target::open(path, &read_by_us(read, flags))?),
         None => None,
     };
-    let state = StateDir::open(&settings.state).map_err(find::failure)?;
+    let state = StateDir::open(&settings.state).map_err(job::failure)?;
     let stdin = if read.strict {
         refuse_invalid(read, state.path())?
     } else {

@@ -223,4 +223,17 @@ mod tests {
         }
         assert_eq!(Holder::parse("pid x\nsince y\ncommand z\n"), None);
     }
+
+    #[test]
+    fn a_lock_on_a_file_that_was_replaced_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let old = Lock::try_take(&path).unwrap().unwrap();
+        assert!(old.is_at(&path));
+        assert!(Lock::try_take(&path).unwrap().is_none());
+        std::fs::rename(&path, dir.path().join("gone")).unwrap();
+        assert!(!old.is_at(&path));
+        let new = Lock::try_take(&path).unwrap().unwrap();
+        assert!(new.is_at(&path) && !old.is_at(&path));
+    }
 }

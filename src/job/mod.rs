@@ -24,6 +24,7 @@ mod guard;
 mod held;
 mod id;
 mod lock;
+pub mod path_text;
 mod stamp;
 mod state;
 

@@ -23,6 +23,7 @@ const QUIET: Duration = Duration::from_secs(2);
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct InputStamp {
     /// Its absolute path.
+    #[serde(with = "super::path_text")]
     pub path: PathBuf,
     /// Its device.
     pub dev: u64,

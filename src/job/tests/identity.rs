@@ -19,6 +19,7 @@ fn a_digest_changes_with_each_byte_the_order_the_boundaries_and_the_flags() {
     let c = scratch.file("4", "c");
     let abc = scratch.file("5", "abc");
     let empty = scratch.file("6", "");
+    let kinds = scratch.file("7", "abfic");
     let inputs = |paths: &[&PathBuf]| -> Vec<PathBuf> {
         paths.iter().map(|path| path.to_path_buf()).collect()
     };
@@ -32,6 +33,7 @@ fn a_digest_changes_with_each_byte_the_order_the_boundaries_and_the_flags() {
         with(&[&a, &bc], None, ""),
         with(&[&c, &ab], None, ""),
         with(&[&abc], None, ""),
+        with(&[&kinds], None, ""),
         with(&[&abc, &empty], None, ""),
         with(&[&empty, &abc], None, ""),
         with(&[&ab], Some(&c), ""),
@@ -52,7 +54,7 @@ fn a_digest_changes_with_each_byte_the_order_the_boundaries_and_the_flags() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), count);
-    let moved = scratch.file("elsewhere/7", "abc");
+    let moved = scratch.file("elsewhere/8", "abc");
     assert_eq!(text_of(&[&moved]), text_of(&[&abc]), "a name is no content");
 }
 

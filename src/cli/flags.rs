@@ -1,0 +1,132 @@
+//! The flags of a job, as its card keeps them: a run that goes on later, from another directory, reads and delivers the batch
+//! as the first one did.
+//!
+//! INVARIANT: no secret is ever among them: credentials are named by their file, or come from the environment.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::args::{DeliveryArgs, ReadArgs};
+use super::exit::{Exit, Failure};
+use crate::job::JobCard;
+
+/// What [`JobCard::flags`] holds.
+#[derive(Serialize, Deserialize, Default, Debug, Clone)]
+#[serde(default)]
+pub struct JobFlags {
+    /// How the batch is read.
+    pub read: ReadArgs,
+    /// How it is delivered.
+    pub delivery: DeliveryArgs,
+}
+
+impl JobFlags {
+    /// The flags of a run that was started in `cwd`: all paths are absolute in them.
+    pub fn of(read: &ReadArgs, delivery: &DeliveryArgs, cwd: &Path) -> JobFlags {
+        let mut flags = JobFlags {
+            read: read.clone(),
+            delivery: delivery.clone(),
+        };
+        let JobFlags { read, delivery } = &mut flags;
+        let batch = read.batch.iter_mut().filter(|path| path.as_os_str() != "-");
+        let named = [
+            &mut read.to_file,
+            &mut delivery.config,
+            &mut delivery.credentials,
+            &mut delivery.tls_ca,
+            &mut delivery.tls_cert,
+            &mut delivery.tls_key,
+            &mut delivery.state,
+        ];
+        for path in batch.chain(named.into_iter().flatten()) {
+            *path = cwd.join(&path);
+        }
+        flags
+    }
+
+    /// For the card.
+    ///
+    /// # Errors
+    /// A bug: flags are always JSON.
+    pub fn to_value(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::to_value(self)?)
+    }
+
+    /// From a card.
+    ///
+    /// # Errors
+    /// [`Exit::Data`]: the card holds no such flags.
+    pub fn from_card(card: &JobCard) -> Result<JobFlags> {
+        let flags = serde_json::from_value(card.flags.clone());
+        flags.map_err(|error| {
+            let text = format!("job {}: its card has no flags of a run: {error}", card.id);
+            Failure::new(Exit::Data, text).into()
+        })
+    }
+}
+
+/// What of the flags changes the number of a message or the bytes that leave: a part of the batch's digest.
+pub fn numbering(read: &ReadArgs) -> String {
+    use clap::ValueEnum;
+    let flavour = read.mbox.and_then(|flavour| flavour.to_possible_value());
+    let flavour = flavour.as_ref().map_or("mboxrd", |value| value.get_name());
+    let fold = if read.fold_long_lines { " fold" } else { "" };
+    format!("{flavour}{fold}")
+}
+
+/// The files of the batch, and whether all of it can be read again: what comes by a pipe cannot, and has no digest.
+pub fn files(read: &ReadArgs) -> Option<&[PathBuf]> {
+    let is_file = |path: &PathBuf| {
+        path.as_os_str() != "-" && path.metadata().is_ok_and(|at| at.is_file() || at.is_dir())
+    };
+    let named = read.batch.iter().chain(&read.to_file);
+    (!read.batch.is_empty() && named.clone().all(is_file)).then_some(&read.batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use clap::Parser;
+
+    fn parsed(words: &[&str]) -> (ReadArgs, DeliveryArgs) {
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Send(args) => (args.read, args.delivery),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_come_back_from_a_card_with_absolute_paths() {
+        let words = "mailer send b.mbox - --mbox mboxo --from a@b.test --to-file /to --fold-long-lines \
+            --config c.toml --dns 127.0.0.1:53 --port 26 --relay r.test --tls verify --credentials s \
+            --dsn-notify failure,delay --bind ::1 --run-for 50m --retry-min 300ms --max-workers 7";
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let (read, delivery) = parsed(&words);
+        let flags = JobFlags::of(&read, &delivery, Path::new("/home/a"));
+        let value = flags.to_value().unwrap();
+        let back: JobFlags = serde_json::from_value(value).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{flags:?}"));
+        let batch: Vec<&str> = back
+            .read
+            .batch
+            .iter()
+            .filter_map(|at| at.to_str())
+            .collect();
+        assert_eq!(batch, ["/home/a/b.mbox", "-"]);
+        assert_eq!(back.delivery.config, Some("/home/a/c.toml".into()));
+        assert_eq!(back.read.to_file, Some("/to".into()));
+        assert_eq!(back.delivery.run_for.unwrap().as_secs(), 3000);
+    }
+
+    #[test]
+    fn numbering_names_what_changes_bytes_and_nothing_else() {
+        let of = |words: &[&str]| numbering(&parsed(&[&["mailer", "send", "b"], words].concat()).0);
+        assert_eq!(of(&[]), of(&["--mbox", "mboxrd"]));
+        assert_eq!(of(&[]), of(&["--from", "a@b.test", "--resend"]));
+        assert_ne!(of(&[]), of(&["--mbox", "mboxo"]));
+        assert_ne!(of(&[]), of(&["--fold-long-lines"]));
+    }
+}
