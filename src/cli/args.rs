@@ -43,6 +43,16 @@ pub enum Command {
     Inspect(InspectArgs),
     /// List the jobs
     Jobs(JobsArgs),
+    /// Show how far a job has come and what to do next; without a name, the latest
+    Status(StatusArgs),
+    /// Write what became of each recipient of a job
+    Report(ReportArgs),
+    /// Decide about mail in doubt: it was delivered, or is to be sent again
+    Settle(SettleArgs),
+    /// Queue failed mail of a job again
+    Retry(RetryArgs),
+    /// Send nothing more of a job
+    Cancel(CancelArgs),
     /// Forget jobs that were finished or cancelled long ago
     Purge(PurgeArgs),
     /// Run the test receiver by itself: an SMTP server, and a DNS server that leads to it

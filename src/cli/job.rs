@@ -5,10 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
+pub mod change;
+pub mod due;
+pub mod view;
+
 use super::args::{DeliveryArgs, StateArgs};
 use super::config;
 use super::exit::{Exit, Failure};
 use crate::job::{Job, JobCard, JobError, JobErrorKind, JobState, StateDir};
+use crate::ledger::{Attempt, LedgerError};
 use crate::mail::verdict::printable;
 
 /// The state directory that the flags or the configuration name.
@@ -80,6 +85,38 @@ pub fn failure(error: JobError) -> anyhow::Error {
     }
 }
 
+/// A ledger's error as the program's.
+pub fn ledger_failure(error: LedgerError) -> anyhow::Error {
+    match &error {
+        LedgerError::Busy(_) => {
+            Failure::new(Exit::Pending, &error).hint("try again when that program is done")
+        }
+        LedgerError::Damaged(..) => Failure::new(Exit::Data, &error),
+        LedgerError::Io(_, cause) if cause.kind() == std::io::ErrorKind::StorageFull => {
+            Failure::new(Exit::Io, &error).hint("make room in the state directory")
+        }
+        _ => Failure::new(Exit::Io, &error),
+    }
+    .into()
+}
+
+/// `mailer COMMAND`, as it must be typed to mean the same state directory.
+pub fn typed(command: &str, args: &StateArgs) -> String {
+    let flag = |name: &str, path: &Option<PathBuf>| {
+        let path = path.as_ref()?.to_string_lossy().into_owned();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./+,:@%=-".contains(c);
+        let word = if !path.is_empty() && path.chars().all(is_plain) {
+            path
+        } else {
+            format!("'{}'", path.replace('\'', "'\\''"))
+        };
+        Some(format!(" --{name} {}", printable(&word, 4096)))
+    };
+    let state = flag("state", &args.state).unwrap_or_default();
+    let config = flag("config", &args.config).unwrap_or_default();
+    format!("mailer {command}{config}{state}")
+}
+
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -114,6 +151,24 @@ pub fn origin(card: &JobCard) -> String {
         [one, rest @ ..] => format!("{} and {} more", one.path.to_string_lossy(), rest.len()),
     };
     printable(&text, 200)
+}
+
+/// Why an attempt failed: `450 4.7.1 try again later (at rcpt, mx.a.test)`.
+pub fn reason(last: &Attempt) -> String {
+    let verdict = &last.verdict;
+    let mut said = String::new();
+    if verdict.code > 0 {
+        said.push_str(&format!("{} ", verdict.code));
+    }
+    if let Some(enhanced) = verdict.enhanced {
+        said.push_str(&format!("{enhanced} "));
+    }
+    said.push_str(&printable(&verdict.text, 200));
+    let stage = verdict.stage.name();
+    match &*last.via.mx {
+        "" => format!("{said} (at {stage})"),
+        mx => format!("{said} (at {stage}, {mx})"),
+    }
 }
 
 #[cfg(test)]

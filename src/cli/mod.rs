@@ -2,10 +2,12 @@
 
 pub mod args;
 pub mod batch;
+mod cancel;
 mod conclude;
 pub mod config;
 mod deliver;
 pub mod exit;
+mod feed;
 mod find;
 pub mod flags;
 mod inspect;
@@ -13,9 +15,13 @@ mod job;
 mod jobs;
 mod purge;
 mod rehearse;
+mod report;
+mod retry;
 mod say;
 mod send;
+mod settle;
 mod sink;
+mod status;
 mod target;
 mod watch;
 
@@ -56,6 +62,11 @@ fn run(command: Command) -> Result<Exit> {
             inspect::run(&args)
         }
         Command::Jobs(args) => jobs::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Settle(args) => settle::run(&args),
+        Command::Retry(args) => retry::run(&args),
+        Command::Cancel(args) => cancel::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Config(args) => {
