@@ -35,7 +35,11 @@ fn a_directory_that_others_may_write_into_is_refused() {
     for (name, mode) in [("", 0o720), ("", 0o702), ("", 0o1777), ("jobs", 0o770)] {
         let dir: PathBuf = path.join(name).components().collect();
         set_mode(&dir, mode);
-        let hint = format!("chmod 700 {}", dir.display());
+        let hint = match mode {
+            // One like /tmp is nobody's to take for himself.
+            0o1777 => "a directory of your own".to_owned(),
+            _ => format!("chmod 700 {}", dir.display()),
+        };
         assert_unsafe(
             StateDir::open(&path).unwrap_err(),
             "others may write",
