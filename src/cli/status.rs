@@ -206,7 +206,7 @@ fn head(out: &mut String, view: &View) {
         out,
         "  made     {}, {}",
         job::local_time(card.created_ms),
-        plural(u64::from(view.ledger.run()), "run")
+        plural(u64::from(runs(view)), "run")
     );
     if let Some(ended) = card.ended_ms {
         let exit = card.exit.map_or("?".to_owned(), |exit| exit.to_string());
@@ -227,6 +227,11 @@ fn head(out: &mut String, view: &View) {
     if let Some(at) = card.finished_ms.filter(|_| over) {
         let _ = writeln!(out, "  {:<9}{}", card.state.name(), job::local_time(at));
     }
+}
+
+/// Runs that were begun: the ledger counts what `settle` and `retry` wrote, too.
+fn runs(view: &View) -> u32 {
+    view.card.runs.max(view.ledger.run().min(1))
 }
 
 fn table(out: &mut String, view: &View, gathered: &Gathered) {

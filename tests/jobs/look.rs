@@ -195,7 +195,7 @@ fn a_running_job_is_looked_at_without_disturbing_it() {
             &format!("  run by   process {} since ", std::process::id()),
             "  queued             2   20.0 %  (2 being sent to)\n",
             "  in-doubt           1   10.0 %\n",
-            "2 runs",
+            ", 1 run\n",
             &format!("next: to stop it: kill {}\n", std::process::id()),
         ]);
     }
