@@ -41,6 +41,8 @@ pub enum Command {
     Rehearse(RehearseArgs),
     /// Show what is understood of each message of a batch; nothing is sent
     Inspect(InspectArgs),
+    /// Go on with an unfinished job; without a name, with all that nobody runs (for cron: silent if there is none)
+    Resume(ResumeArgs),
     /// List the jobs
     Jobs(JobsArgs),
     /// Show how far a job has come and what to do next; without a name, the latest

@@ -3,7 +3,7 @@
 //!
 //! INVARIANT: no secret is ever among them: credentials are named by their file, or come from the environment.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -74,15 +74,6 @@ pub fn numbering(read: &ReadArgs) -> String {
     let flavour = flavour.as_ref().map_or("mboxrd", |value| value.get_name());
     let fold = if read.fold_long_lines { " fold" } else { "" };
     format!("{flavour}{fold}")
-}
-
-/// The files of the batch, and whether all of it can be read again: what comes by a pipe cannot, and has no digest.
-pub fn files(read: &ReadArgs) -> Option<&[PathBuf]> {
-    let is_file = |path: &PathBuf| {
-        path.as_os_str() != "-" && path.metadata().is_ok_and(|at| at.is_file() || at.is_dir())
-    };
-    let named = read.batch.iter().chain(&read.to_file);
-    (!read.batch.is_empty() && named.clone().all(is_file)).then_some(&read.batch)
 }
 
 #[cfg(test)]

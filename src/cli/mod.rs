@@ -16,6 +16,7 @@ mod jobs;
 mod purge;
 mod rehearse;
 mod report;
+mod resume;
 mod retry;
 mod say;
 mod send;
@@ -61,6 +62,7 @@ fn run(command: Command) -> Result<Exit> {
             args.read.command = "inspect";
             inspect::run(&args)
         }
+        Command::Resume(args) => resume::run(&args),
         Command::Jobs(args) => jobs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Report(args) => report::run(&args),

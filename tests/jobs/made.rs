@@ -118,10 +118,15 @@ impl Desk {
 
     /// Runs `mailer` with these arguments and the state directory.
     pub fn run(&self, arguments: &[&str]) -> Said {
+        self.run_in("", arguments)
+    }
+
+    /// The same from another directory.
+    pub fn run_in(&self, directory: &str, arguments: &[&str]) -> Said {
         let out = Command::new(env!("CARGO_BIN_EXE_mailer"))
             .args(arguments)
             .args(["--state", &self.state.path().to_string_lossy()])
-            .current_dir(self.dir.path())
+            .current_dir(self.path(directory))
             .env("XDG_CONFIG_HOME", "/proc/nope")
             .env("HOME", "/proc/nope")
             .env("TZ", "UTC")
@@ -136,7 +141,18 @@ impl Desk {
 
     /// A job of the files in `batch`, read to their end; nothing is sent yet.
     pub fn job(&self, name: Option<&str>, read: &ReadArgs) -> Job {
-        let flags = JobFlags::of(read, &DeliveryArgs::default(), self.dir.path());
+        self.job_with(name, read, &DeliveryArgs::default(), usize::MAX)
+    }
+
+    /// The same with these flags; `messages_max`: what was read of it.
+    pub fn job_with(
+        &self,
+        name: Option<&str>,
+        read: &ReadArgs,
+        delivery: &DeliveryArgs,
+        messages_max: usize,
+    ) -> Job {
+        let flags = JobFlags::of(read, delivery, self.dir.path());
         let lock = self.state.lock().unwrap();
         let card = NewCard {
             name: name.map(str::to_owned),
@@ -158,11 +174,11 @@ impl Desk {
             .iter()
             .map(|path| Input::from_arg(path.as_os_str()));
         let mut reader = BatchReader::open(inputs.collect(), Arc::clone(&store)).unwrap();
-        while reader.next_arrival().unwrap().is_some() {}
+        while store.message_count() < messages_max && reader.next_arrival().unwrap().is_some() {}
         store.flush().unwrap();
         job.update(|card| {
             card.runs = 1;
-            card.read_to_end = true;
+            card.read_to_end = store.is_read_to_end();
             card.recipients = store.recipient_count() as u64;
         })
         .unwrap();

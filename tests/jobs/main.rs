@@ -6,3 +6,4 @@ mod feed; // failed.mbox and failed.csv, fed back
 mod look; // jobs, status, report
 mod made; // a state directory with a job in it, and the program
 mod purge; // what is forgotten
+mod resume; // jobs that go on

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{ShowArgs, duration};
+use super::{ShowArgs, TimeOfDay, duration, time_of_day};
 
 /// Where jobs are.
 #[derive(Args, Debug, Default, Clone)]
@@ -24,9 +24,12 @@ pub struct ResumeArgs {
     /// The job: its id, the beginning of it, or the name that it was given
     #[arg(value_name = "JOB")]
     pub job: Option<String>,
-    /// Begin nothing new after this time, instead of what the job was started with
+    /// Begin nothing new after this time; what is pending then is left (exit status 75) [default: 1h, for retries only]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub run_for: Option<Duration>,
+    /// Begin nothing new after this time of day, HH:MM; what is pending then is left (exit status 75)
+    #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
+    pub finish_by: Option<TimeOfDay>,
     /// Where jobs are.
     #[command(flatten)]
     pub state: StateArgs,

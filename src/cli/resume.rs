@@ -1,0 +1,140 @@
+//! `mailer resume`: goes on with an unfinished job, as it was begun; without a name, with every one that nobody runs, oldest
+//! first: the line for cron.
+//!
+//! Standard input is not read again: of a job whose mail came by a pipe, what was read is delivered.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::args::ResumeArgs;
+use super::batch::{self, Batch, Stdin};
+use super::deliver::{self, Plan};
+use super::exit::{Exit, Failure};
+use super::flags::JobFlags;
+use super::job::view;
+use super::target::Target;
+use super::{config, exit, job};
+use crate::batch::{BatchReader, BatchStore};
+use crate::job::{Job, JobCard, JobError, JobState, StateDir};
+use crate::mail::Status;
+
+/// Runs the command. Ends with the gravest status of the jobs that were run; nothing to do is fine.
+///
+/// # Errors
+/// A [`Failure`]: the job that was named cannot be run.
+pub fn run(args: &ResumeArgs) -> Result<Exit> {
+    if let Some(text) = &args.job {
+        let (state, job) = job::take(&args.state, text)?;
+        return match job.card().state {
+            JobState::Open => go_on(&state, job, args),
+            JobState::Finished => Ok(Exit::from_status(job.card().exit.unwrap_or(0))),
+            JobState::Cancelled => {
+                let text = format!("job {} is cancelled: nothing more of it is sent", job.id());
+                Err(Failure::new(Exit::Usage, text).into())
+            }
+        };
+    }
+    let Some(state) = job::look(&args.state)? else {
+        return Ok(Exit::Done);
+    };
+    let mut worst = Exit::Done;
+    for card in state.jobs().map_err(job::failure)? {
+        if card.state != JobState::Open {
+            continue;
+        }
+        let exit = match state.take(&card.id) {
+            Ok(job) if job.card().state == JobState::Open => {
+                // One job that cannot go on keeps no other from it.
+                go_on(&state, job, args).unwrap_or_else(|error| exit::report(&error))
+            }
+            Ok(_) | Err(JobError::Held { .. } | JobError::NotFound { .. }) => Exit::Done,
+            Err(error) => exit::report(&job::failure(error)),
+        };
+        worst = graver(worst, exit);
+    }
+    Ok(worst)
+}
+
+/// Anything pending is to be resumed; but a failure to do the work is to be looked at first.
+fn graver(one: Exit, other: Exit) -> Exit {
+    let rank = |exit: Exit| match exit {
+        Exit::Done => 0,
+        Exit::Failures => 1,
+        Exit::Pending => 2,
+        _ => 3,
+    };
+    if rank(other) > rank(one) { other } else { one }
+}
+
+fn go_on(state: &StateDir, mut job: Job, args: &ResumeArgs) -> Result<Exit> {
+    let mut flags = JobFlags::from_card(job.card())?;
+    flags.read.command = "resume";
+    flags.delivery.state = Some(state.path().to_path_buf());
+    flags.delivery.run_for = args.run_for;
+    flags.delivery.finish_by = args.finish_by;
+    if args.state.config.is_some() {
+        flags.delivery.config.clone_from(&args.state.config);
+    }
+    let settings = config::settings(&flags.delivery)?;
+    let inputs: Vec<_> = job.card().inputs.iter().map(|at| at.path.clone()).collect();
+    let report = match &args.show.report {
+        Some(path) => Some(Target::open(path, &inputs)?),
+        None => None,
+    };
+    let batch = open(&flags, &job)?;
+    let is_cut = batch.reader.is_none() && !batch.store.is_read_to_end();
+    let id = job.id().to_owned();
+    job.update(|card| card.runs += 1).map_err(job::failure)?;
+    let plan = Plan {
+        job,
+        batch,
+        settings,
+        report,
+    };
+    let (exit, _) = deliver::deliver(plan, &flags.delivery, &args.show)?;
+    if is_cut {
+        finish_cut(state, &id)?;
+    }
+    Ok(exit)
+}
+
+/// A job whose pipe was cut is over once nobody is pending: what did not come by it never will.
+fn finish_cut(state: &StateDir, id: &str) -> Result<()> {
+    let mut job = match state.take(id) {
+        Ok(job) => job,
+        // Somebody goes on with it already.
+        Err(JobError::Held { .. } | JobError::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(job::failure(error)),
+    };
+    let card = job.card();
+    let mut pending = Status::ALL.into_iter().filter(|status| status.is_pending());
+    let is_pending = pending.any(|status| card.counts.contains_key(status.name()));
+    if is_pending || card.state != JobState::Open {
+        return Ok(());
+    }
+    let now = job::now_ms();
+    let finish = |card: &mut JobCard| {
+        card.state = JobState::Finished;
+        card.finished_ms = Some(now);
+    };
+    job.update(finish).map_err(job::failure)
+}
+
+/// The batch, and the rest of its files if an earlier run has not come to their end.
+fn open(flags: &JobFlags, job: &Job) -> Result<Batch> {
+    let options = view::options(flags, job.card(), job.dir())?;
+    let store = Arc::new(BatchStore::reopen(options, job.dir()).map_err(batch::failure)?);
+    let is_over = store.is_read_to_end() || batch::is_stream(&flags.read);
+    let reader = if is_over || job.card().name.is_some() {
+        None
+    } else {
+        let inputs = batch::inputs(&flags.read, &Stdin::Live)?;
+        Some(BatchReader::open(inputs, Arc::clone(&store)).map_err(batch::failure)?)
+    };
+    Ok(Batch {
+        reader,
+        store,
+        is_live: false,
+    })
+}

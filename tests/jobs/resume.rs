@@ -1,0 +1,217 @@
+//! `mailer resume`: jobs that go on, against receivers in the test's own process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mailer::cli::args::{DeliveryArgs, ReadArgs};
+use mailer::cli::flags::JobFlags;
+use mailer::job::{Job, JobState};
+use mailer::mail::Status;
+use mailer::sink::dns::DnsServer;
+use mailer::sink::{Sink, SinkConfig, zone_text};
+
+use crate::made::{BATCH, Desk, attempt, latin, reading};
+
+/// Receivers for every domain, which keep what they take.
+struct Net {
+    sink: Sink,
+    dns: DnsServer,
+}
+
+impl Net {
+    fn new(rules: &[&str]) -> Net {
+        let config = SinkConfig {
+            rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+            ..SinkConfig::keeping()
+        };
+        Net {
+            sink: Sink::start(config).unwrap(),
+            dns: DnsServer::start(zone_text::parse("SYNTHETIC").unwrap()).unwrap(),
+        }
+    }
+
+    /// The flags that lead there.
+    fn flags(&self) -> DeliveryArgs {
+        DeliveryArgs {
+            dns: vec![self.dns.address()],
+            port: Some(self.sink.port()),
+            hello: Some("client.test".to_owned()),
+            allow_loopback: true,
+            ..DeliveryArgs::default()
+        }
+    }
+
+    /// Who got something, sorted: twice if it came twice.
+    fn taken(&self) -> Vec<String> {
+        let messages = self.sink.messages();
+        let mut taken: Vec<String> = messages
+            .into_iter()
+            .flat_map(|message| message.recipients)
+            .collect();
+        taken.sort();
+        taken
+    }
+}
+
+/// A batch of one message to these people.
+fn letter(desk: &Desk, name: &str, people: &[&str]) -> PathBuf {
+    let people = people.join(", ");
+    desk.file(
+        name,
+        format!("From: a@b.test\nTo: {people}\nSubject: {name}\n\nhello\n"),
+    )
+}
+
+fn job(desk: &Desk, net: &Net, name: &str, people: &[&str]) -> Job {
+    let batch = letter(desk, name, people);
+    desk.job_with(None, &reading(&[&batch]), &net.flags(), usize::MAX)
+}
+
+#[test]
+fn without_unfinished_jobs_resume_is_silent_and_makes_nothing() {
+    let desk = Desk::new();
+    let said = desk.run(&["resume"]);
+    assert_eq!((said.assert(0).out.as_str(), said.err.as_str()), ("", ""));
+    fs::remove_dir_all(desk.state.path()).unwrap();
+    desk.run(&["resume"]).assert(0);
+    assert!(!desk.state.path().exists());
+    desk.run(&["resume", "weekly"]).assert(66);
+}
+
+#[test]
+fn a_job_goes_on_from_another_directory_for_those_only_who_are_left() {
+    let (desk, net) = (Desk::new(), Net::new(&[]));
+    let batch = desk.file("batch.mbox", latin(BATCH));
+    let job = desk.job_with(None, &reading(&[&batch]), &net.flags(), usize::MAX);
+    desk.record(&job, |writer| {
+        for no in 0..6 {
+            writer.attempt(&attempt(no, Status::Delivered, 250, "ok"));
+        }
+        writer.attempt(&attempt(6, Status::Held, 0, "in doubt again"));
+    });
+    let id = job.id().to_owned();
+    drop(job);
+    fs::create_dir(desk.path("elsewhere")).unwrap();
+    let said = desk.run_in("elsewhere", &["resume", &id, "--report", "r.csv"]);
+    // One is held, and one is no address.
+    said.assert(1);
+    assert_eq!(net.taken(), ["eight@f.test", "nine@f.test"]);
+    let card = desk.card(&id);
+    assert_eq!((card.state, card.exit), (JobState::Finished, Some(1)));
+    assert_eq!(card.runs, 2);
+    let report = fs::read_to_string(desk.path("elsewhere/r.csv")).unwrap();
+    assert_eq!(report, desk.run(&["report", &id]).out);
+    for again in [&["resume"][..], &["resume", &id]] {
+        let said = desk.run(again);
+        assert!([0, 1].contains(&said.status), "{said:?}");
+    }
+    assert_eq!(net.taken().len(), 2, "nobody gets it twice");
+    desk.run(&["settle", &id, "--resend"]).assert(0);
+    desk.run(&["resume"]).assert(1);
+    assert_eq!(net.taken(), ["eight@f.test", "nine@f.test", "seven@e.test"]);
+}
+
+#[test]
+fn a_batch_that_was_overwritten_since_goes_on_from_its_copy() {
+    let desk = Desk::new();
+    let net = Net::new(&["domain=c.test stage=rcpt first=1 reply=450"]);
+    let batch = letter(&desk, "letter.eml", &["one@a.test", "two@c.test"]);
+    let port = net.sink.port().to_string();
+    let dns = net.dns.address().to_string();
+    let said = desk.run(&[
+        "send",
+        "letter.eml",
+        "--dns",
+        &dns,
+        "--port",
+        &port,
+        "--hello",
+        "client.test",
+        "--allow-loopback",
+        "--retry-min",
+        "2s",
+        "--run-for",
+        "1s",
+    ]);
+    said.assert(75).assert_err(&["mailer resume"]);
+    fs::write(&batch, "From: x@y.test\nTo: wrong@z.test\n\nother\n").unwrap();
+    desk.run(&["resume"]).assert(0);
+    assert_eq!(net.taken(), ["one@a.test", "two@c.test"]);
+    let two = net.sink.messages().into_iter().last().unwrap();
+    let text = String::from_utf8(two.content).unwrap();
+    assert!(text.ends_with("\r\n\r\nhello\r\n"), "{text}");
+}
+
+#[test]
+fn without_a_name_all_that_nobody_runs_go_on_and_the_gravest_status_counts() {
+    let desk = Desk::new();
+    let net = Net::new(&["domain=no.test stage=rcpt reply=550"]);
+    let jobs = [
+        job(&desk, &net, "1.eml", &["one@a.test"]),
+        job(&desk, &net, "2.eml", &["two@no.test"]),
+        job(&desk, &net, "3.eml", &["three@c.test"]),
+        job(&desk, &net, "4.eml", &["four@d.test"]),
+        job(&desk, &net, "5.eml", &["five@e.test"]),
+    ];
+    let [first, second, mut cancelled, damaged, held] = jobs;
+    cancelled
+        .update(|card| card.state = JobState::Cancelled)
+        .unwrap();
+    let cancelled_id = cancelled.id().to_owned();
+    drop((first, second, cancelled));
+    let said = desk.run(&["resume"]);
+    // The others are in our hands still, or cancelled.
+    said.assert(1);
+    assert_eq!(net.taken(), ["one@a.test"]);
+    fs::write(damaged.dir().join("index"), "").unwrap();
+    fs::remove_file(damaged.dir().join("addresses")).unwrap();
+    drop(damaged);
+    let said = desk.run(&["resume", held.id()]);
+    said.assert(75).assert_err(&["is in use by process"]);
+    let fifth = held.id().to_owned();
+    drop(held);
+    let said = desk.run(&["resume"]);
+    assert!(said.status > 1, "{said:?}");
+    assert_eq!(
+        net.taken(),
+        ["five@e.test", "one@a.test"],
+        "a job that cannot go on keeps no other from it"
+    );
+    assert_eq!(desk.card(&fifth).state, JobState::Finished);
+    let said = desk.run(&["resume", &cancelled_id]);
+    said.assert(64).assert_err(&["is cancelled"]);
+}
+
+/// What `flags` say of where the batch comes from is replaced by standard input.
+fn as_if_piped(job: &mut Job, net: &Net) {
+    let read = ReadArgs {
+        batch: vec![Path::new("-").to_owned()],
+        ..ReadArgs::default()
+    };
+    let flags = JobFlags::of(&read, &net.flags(), Path::new("/"));
+    let flags = flags.to_value().unwrap();
+    job.update(|card| {
+        card.flags = flags;
+        card.inputs.clear();
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_batch_that_was_not_read_to_its_end_is_read_on_and_a_pipe_is_not() {
+    for (is_piped, wanted) in [(false, 9), (true, 7)] {
+        let (desk, net) = (Desk::new(), Net::new(&[]));
+        let batch = desk.file("batch.mbox", latin(BATCH));
+        let mut job = desk.job_with(None, &reading(&[&batch]), &net.flags(), 2);
+        if is_piped {
+            as_if_piped(&mut job, &net);
+        }
+        let id = job.id().to_owned();
+        drop(job);
+        desk.run(&["resume"]).assert(i32::from(!is_piped));
+        assert_eq!(net.taken().len(), wanted);
+        assert_eq!(desk.card(&id).state, JobState::Finished);
+        desk.run(&["resume"]).assert(0);
+        assert_eq!(net.taken().len(), wanted);
+    }
+}
