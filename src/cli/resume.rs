@@ -38,8 +38,9 @@ pub fn run(args: &ResumeArgs) -> Result<Exit> {
     let Some(state) = job::look(&args.state)? else {
         return Ok(Exit::Done);
     };
+    let listing = state.listing().map_err(job::failure)?;
     let mut worst = Exit::Done;
-    for card in state.jobs().map_err(job::failure)? {
+    for card in listing.cards {
         if card.state != JobState::Open {
             continue;
         }
@@ -52,6 +53,9 @@ pub fn run(args: &ResumeArgs) -> Result<Exit> {
             Err(error) => exit::report(&job::failure(error)),
         };
         worst = graver(worst, exit);
+    }
+    for (_, error) in listing.unreadable {
+        worst = graver(worst, exit::report(&job::failure(error)));
     }
     Ok(worst)
 }

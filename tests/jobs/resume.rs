@@ -182,6 +182,18 @@ fn without_a_name_all_that_nobody_runs_go_on_and_the_gravest_status_counts() {
     said.assert(64).assert_err(&["is cancelled"]);
 }
 
+#[test]
+fn a_damaged_card_is_told_and_keeps_no_other_job_from_going_on() {
+    let (desk, net) = (Desk::new(), Net::new(&[]));
+    let bad = job(&desk, &net, "1.eml", &["one@a.test"]);
+    fs::write(bad.dir().join("job.json"), "{").unwrap();
+    drop(job(&desk, &net, "2.eml", &["two@b.test"]));
+    let said = desk.run(&["resume"]);
+    said.assert(65)
+        .assert_err(&[bad.id(), "its card cannot be used"]);
+    assert_eq!(net.taken(), ["two@b.test"]);
+}
+
 /// What `flags` say of where the batch comes from is replaced by standard input.
 fn as_if_piped(job: &mut Job, net: &Net) {
     let read = ReadArgs {
