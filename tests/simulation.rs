@@ -8,6 +8,8 @@ mod by_hand;
 mod check;
 #[path = "simulation/desk.rs"]
 mod desk;
+#[path = "simulation/fallback.rs"]
+mod fallback;
 #[path = "simulation/scenario.rs"]
 mod scenario;
 #[path = "simulation/sender.rs"]

@@ -222,6 +222,9 @@ pub struct DeliveryArgs {
     /// Spread mail over the relays instead of using the first that answers
     #[arg(long)]
     pub relay_spread: bool,
+    /// Give mail to this server that its own servers have not taken after some attempts (repeatable; as --relay)
+    #[arg(long, value_name = "RELAY")]
+    pub fallback: Vec<String>,
     /// File with user and password (or token) for the relays, readable by its owner only
     #[arg(long, value_name = "FILE")]
     #[serde(with = "path_text::option")]

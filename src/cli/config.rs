@@ -31,6 +31,8 @@ struct File {
     bind: Option<Vec<IpAddr>>,
     relay: Option<Vec<String>>,
     relay_spread: Option<bool>,
+    fallback: Option<Vec<String>>,
+    fallback_after: Option<u32>,
     credentials: Option<PathBuf>,
     auth_in_clear: Option<bool>,
     tls: Option<TlsMode>,
@@ -274,6 +276,8 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
 fn apply_relay_keys(settings: &mut Settings, file: &mut File) -> Result<()> {
     settings.relays = relays(&file.relay.take().unwrap_or_default())?;
     set(&mut settings.relay_spread, file.relay_spread);
+    settings.fallback = relays(&file.fallback.take().unwrap_or_default())?;
+    set(&mut settings.fallback_after, file.fallback_after);
     set(&mut settings.auth_in_clear, file.auth_in_clear);
     set(&mut settings.tls, file.tls.map(TlsMode::policy));
     set(&mut settings.bdat_bytes_max, file.max_chunk);
@@ -294,6 +298,9 @@ fn apply_relay_keys(settings: &mut Settings, file: &mut File) -> Result<()> {
 fn apply_relay_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     if !flags.relay.is_empty() {
         settings.relays = relays(&flags.relay)?;
+    }
+    if !flags.fallback.is_empty() {
+        settings.fallback = relays(&flags.fallback)?;
     }
     settings.relay_spread |= flags.relay_spread;
     settings.auth_in_clear |= flags.auth_in_clear;
@@ -418,6 +425,9 @@ fn check(settings: &Settings) -> Result<()> {
     if settings.recipients_max == 0 || settings.sessions_per_site == 0 || settings.workers_max == 0
     {
         return config("max_recipients, max_sessions and max_workers must be at least 1".into());
+    }
+    if !(1..=100).contains(&settings.fallback_after) {
+        return config("fallback_after must be between 1 and 100".into());
     }
     let queues = settings.queues.len() as u32 + 1;
     if settings.workers_max < queues {

@@ -57,6 +57,7 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
     settings.port = sink.port();
     settings.allow_loopback = true;
     settings.relays.clear();
+    settings.fallback.clear();
     settings.bind.clear();
     settings.state = scratch.path().to_path_buf();
     let show = ShowArgs {

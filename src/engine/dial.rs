@@ -140,8 +140,11 @@ fn learn(verdict: &Verdict, wanted: TlsPolicy, place: &MxAddress, shared: &Share
         (Stage::StartTls, Scope::Host) if wanted == TlsPolicy::May => {
             shared.hosts.handshake_failed(place.address, Instant::now());
         }
-        // Credentials that were refused are wrong for all mail.
-        (Stage::Auth, Scope::Local) if verdict.code >= 500 || verdict.enhanced == REFUSED => {
+        // Credentials that were refused are wrong for all mail, unless only a fallback relay asks for them.
+        (Stage::Auth, Scope::Local)
+            if (verdict.code >= 500 || verdict.enhanced == REFUSED)
+                && !shared.settings.relays.is_empty() =>
+        {
             shared.despair(&format!("{}: {}", place.host, verdict.text));
         }
         _ => {}

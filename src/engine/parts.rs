@@ -73,7 +73,8 @@ pub(super) fn tls_needs(settings: &Settings) -> TlsNeeds {
     let policies: Vec<TlsPolicy> = of_domains.chain(of_queues).chain([settings.tls]).collect();
     let verifies = |policy: &TlsPolicy| *policy == TlsPolicy::Verify;
     // A relay with implicit TLS has it whatever the policy, which then only says whether its certificate matters.
-    let is_implicit = settings.relays.iter().any(|relay| relay.implicit_tls);
+    let mut relays = settings.relays.iter().chain(&settings.fallback);
+    let is_implicit = relays.any(|relay| relay.implicit_tls);
     let accepts = |policy: &TlsPolicy| match policy {
         TlsPolicy::None => is_implicit,
         TlsPolicy::May | TlsPolicy::Require | TlsPolicy::Implicit => true,
@@ -111,6 +112,7 @@ pub(super) fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherC
     DispatcherConfig {
         recipients_max: settings.recipients_max,
         sender_refusals: settings.sender_refusals,
+        fallback_after: (!settings.fallback.is_empty()).then_some(settings.fallback_after),
         idle: settings.idle,
         retry: retry_policy(settings),
         ..DispatcherConfig::new(id, workers_max)

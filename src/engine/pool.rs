@@ -25,6 +25,7 @@ use super::run::stop_all;
 use super::shared::Shared;
 use crate::mail::QueueId;
 use crate::queue::event::{Event, Resolution, Route};
+use crate::queue::origin_of;
 
 /// Threads at the start.
 const THREADS: usize = 16;
@@ -113,10 +114,11 @@ impl Pool {
 
     fn answer(&self, question: &Question) {
         self.shared.settings.trip.at("resolver");
-        let Some(name) = self.names.get(question.destination.index()) else {
+        let (origin, is_fallback) = origin_of(question.destination);
+        let Some(name) = self.names.get(origin.index()) else {
             return;
         };
-        let resolution = self.resolve(name, question.queue);
+        let resolution = self.resolve(name, is_fallback, question.queue);
         let _ = self.inboxes[question.queue.index()].send(Event::Resolved {
             destination: question.destination,
             resolution,
@@ -127,8 +129,12 @@ impl Pool {
         }
     }
 
-    fn resolve(&self, name: &str, asker: QueueId) -> Resolution<Arc<Exchange>> {
-        match self.finder.find(name, asker) {
+    fn resolve(&self, name: &str, is_fallback: bool, asker: QueueId) -> Resolution<Arc<Exchange>> {
+        let found = match is_fallback {
+            true => self.finder.find_fallback(name, asker),
+            false => self.finder.find(name, asker),
+        };
+        match found {
             Ok(found) => {
                 let ttl = found.exchange.plan.ttl.max(Duration::from_secs(1));
                 Resolution::Known {
@@ -141,10 +147,10 @@ impl Pool {
                 }
             }
             Err(failure) => {
-                if failure.is_no_server() && !self.finder.has_answer() {
+                if !is_fallback && failure.is_no_server() && !self.finder.has_answer() {
                     self.no_dns.store(true, Relaxed);
                 }
-                let verdict = Arc::new(failure.verdict(&self.finder.subject(name)));
+                let verdict = Arc::new(failure.verdict(&self.finder.subject(name, is_fallback)));
                 if failure.is_soft() {
                     Resolution::Failed(verdict)
                 } else {

@@ -24,8 +24,8 @@ use super::teller::Teller;
 use super::worker::{Run, Worker};
 use crate::ledger::{Attempt, Via};
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
-use crate::queue::Dispatcher;
 use crate::queue::event::{Action, Event};
+use crate::queue::{Dispatcher, origin_of};
 
 /// What arrives at a queue.
 pub type Inbox = Event<Arc<Exchange>>;
@@ -350,8 +350,9 @@ impl QueueThread {
         verdict: Arc<Verdict>,
         left: usize,
     ) {
-        let name = self.ways.names.get(destination.index());
-        let to_relays = !self.shared.settings.relays.is_empty();
+        let (origin, is_fallback) = origin_of(destination);
+        let name = self.ways.names.get(origin.index());
+        let to_relays = is_fallback || !self.shared.settings.relays.is_empty();
         let at = self.shared.stops.add(StoppedSite {
             domain: name.filter(|_| !to_relays).map(|name| name.to_string()),
             verdict,

@@ -49,6 +49,7 @@ impl Exchange {
 /// Finds exchanges and names sites.
 pub struct Finder {
     means: Means,
+    fallback: Vec<Relay>,
     port: u16,
     routes: Arc<RouteTable>,
     policies: Arc<Policies>,
@@ -79,15 +80,17 @@ pub enum Means {
 }
 
 impl Finder {
-    /// A finder; `port` is the port of MX hosts.
+    /// A finder; `port` is the port of MX hosts, `fallback` are the relays for mail that its own hosts do not take.
     pub fn new(
         means: Means,
+        fallback: Vec<Relay>,
         port: u16,
         routes: Arc<RouteTable>,
         policies: Arc<Policies>,
     ) -> Finder {
         Finder {
             means,
+            fallback,
             port,
             routes,
             policies,
@@ -127,15 +130,47 @@ impl Finder {
         })
     }
 
-    /// Whom a failure to find the way to `destination` is about: it, or the relays that take all mail.
-    pub fn subject<'a>(&self, destination: &'a str) -> Cow<'a, str> {
-        match &self.means {
-            Means::Dns(_) => Cow::Borrowed(destination),
-            Means::Relays(relays) => {
-                let hosts: Vec<&str> = relays.iter().map(|relay| relay.host.as_str()).collect();
-                Cow::Owned(format!("relay {}", hosts.join(", ")))
-            }
-        }
+    /// The exchange for the mail of the queue `asker` to a destination whose own hosts do not take it: the fallback relays,
+    /// under the TLS policy of the destination.
+    ///
+    /// # Errors
+    /// [`DnsFailure`]: none of them has an address for now.
+    pub fn find_fallback(&self, destination: &str, asker: QueueId) -> Result<Found, DnsFailure> {
+        let relays = self.fallback.clone();
+        let plan = relay_plan(&relays).map_err(|error| match error.is_soft() {
+            true => error,
+            // The relay's name is ours to mend: no reason to refuse anybody's mail.
+            false => DnsFailure::ServerFailed(error.to_string()),
+        })?;
+        let tls = self.policies.of(destination, asker);
+        let key = (Arc::clone(&plan.site), policy_among(&relays, tls));
+        let exchange = Exchange {
+            plan,
+            port: self.port,
+            relays,
+            tls,
+        };
+        Ok(Found {
+            site: self.site(key),
+            exchange,
+            queue: None,
+        })
+    }
+
+    /// Whom a failure to find the way to `destination` is about: it, or the relays that take its mail.
+    pub fn subject<'a>(&self, destination: &'a str, is_fallback: bool) -> Cow<'a, str> {
+        let relays = match &self.means {
+            _ if is_fallback => &self.fallback,
+            Means::Dns(_) => return Cow::Borrowed(destination),
+            Means::Relays(relays) => relays,
+        };
+        let hosts: Vec<&str> = relays.iter().map(|relay| relay.host.as_str()).collect();
+        let kind = if is_fallback {
+            "fallback relay"
+        } else {
+            "relay"
+        };
+        Cow::Owned(format!("{kind} {}", hosts.join(", ")))
     }
 
     /// True if any look-up has been answered in this run.
@@ -282,7 +317,14 @@ mod tests {
             ..QueueRule::default()
         };
         let routes = Arc::new(RouteTable::new(&[strict]).unwrap());
-        Finder::new(Means::Relays(relays), 25, routes, Arc::new(policies()))
+        let fallback = vec![relay("127.0.0.9", 587)];
+        Finder::new(
+            Means::Relays(relays),
+            fallback,
+            25,
+            routes,
+            Arc::new(policies()),
+        )
     }
 
     #[test]
@@ -336,7 +378,7 @@ mod tests {
     fn a_failure_names_the_relays_and_not_the_destination() {
         let relays = vec![relay("a.relay.invalid", 25), relay("b.relay.invalid", 25)];
         let finder = finder(relays);
-        let subject = finder.subject("a.test");
+        let subject = finder.subject("a.test", false);
         assert_eq!(subject, "relay a.relay.invalid, b.relay.invalid");
     }
 
@@ -347,6 +389,21 @@ mod tests {
         assert_eq!(policies.of("bank.test", QueueId(1)), TlsPolicy::Require);
         assert_eq!(policies.of("a.test", QueueId(2)), TlsPolicy::May);
         assert_eq!(policies.of("a.test", QueueId::GENERAL), TlsPolicy::May);
+    }
+
+    #[test]
+    fn fallback_relays_are_a_site_of_their_own_under_the_policy_of_the_destination() {
+        let finder = finder(vec![relay("127.0.0.1", 2525)]);
+        let own = finder.find("a.test", QueueId::GENERAL).unwrap();
+        let fallback = |name: &str, queue| finder.find_fallback(name, QueueId(queue)).unwrap();
+        let found = fallback("a.test", 0);
+        assert_ne!(found.site, own.site);
+        assert_eq!(found.site, fallback("b.test", 2).site);
+        assert_eq!((found.queue, found.exchange.tls), (None, TlsPolicy::May));
+        assert_eq!(found.exchange.relays[0].port, 587);
+        assert_eq!(fallback("x.bank.test", 0).exchange.tls, TlsPolicy::Verify);
+        let subject = finder.subject("a.test", true);
+        assert_eq!(subject, "fallback relay 127.0.0.9");
     }
 
     #[test]

@@ -134,6 +134,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let policies = Arc::new(parts::policies(&settings)?);
     let finder = Finder::new(
         parts::means(&settings)?,
+        settings.fallback.clone(),
         settings.port,
         Arc::clone(&routes),
         Arc::clone(&policies),
@@ -332,11 +333,14 @@ impl Running {
         self.shared.is_stopping()
     }
 
-    /// True if no server anywhere answers: the port is blocked here.
+    /// True if no server anywhere answers: the port is blocked here. With a fallback relay nobody gives up for that.
     pub fn is_blocked(&self) -> bool {
-        self.shared
-            .reach
-            .is_blocked(self.shared.settings.timeouts.connect, Instant::now())
+        let is_lost = self.shared.settings.fallback.is_empty();
+        is_lost
+            && self
+                .shared
+                .reach
+                .is_blocked(self.shared.settings.timeouts.connect, Instant::now())
     }
 
     /// No new transaction from now on; those under way go on.

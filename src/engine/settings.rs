@@ -28,7 +28,11 @@ pub struct Settings {
     pub relays: Vec<Relay>,
     /// Mail is spread over the relays instead of going to the first that answers.
     pub relay_spread: bool,
-    /// Who we are to the relays.
+    /// Relays that take mail which its own servers did not take, in order of preference.
+    pub fallback: Vec<Relay>,
+    /// Failures after which mail goes to them.
+    pub fallback_after: u32,
+    /// Who we are to the relays, the fallback ones included.
     pub credentials: Option<Credentials>,
     /// The credentials may be sent without TLS.
     pub auth_in_clear: bool,
@@ -202,6 +206,8 @@ impl Default for Settings {
             bind: Vec::new(),
             relays: Vec::new(),
             relay_spread: false,
+            fallback: Vec::new(),
+            fallback_after: 3,
             credentials: None,
             auth_in_clear: false,
             tls: TlsPolicy::May,

@@ -51,6 +51,8 @@ pub struct DispatcherConfig {
     pub quantum_time: Duration,
     /// Distinct messages a site may refuse because of the sender, none accepted in between, before it is stopped; 0: any.
     pub sender_refusals: u32,
+    /// Failures after which mail goes to the fallback relay; `None`: there is none.
+    pub fallback_after: Option<u32>,
     /// When deferred mail is tried again, and until when.
     pub retry: RetryPolicy,
 }
@@ -68,6 +70,7 @@ impl DispatcherConfig {
             quantum: 64,
             quantum_time: Duration::from_secs(5),
             sender_refusals: 10,
+            fallback_after: None,
             retry: RetryPolicy::default(),
         }
     }

@@ -96,6 +96,17 @@ impl<P: Clone> Dispatcher<P> {
                 let verdict = verdict.clone();
                 return self.refuse(d, envelopes, verdict, t);
             }
+            _ => {}
+        }
+        let envelopes = self.divert(d, envelopes, in_front, t);
+        if !envelopes.is_empty() {
+            self.keep(d, envelopes, in_front, t);
+        }
+    }
+
+    /// Envelopes that are to go to their own hosts wait for them, unless these will not be tried in time.
+    fn keep(&mut self, d: u32, envelopes: Vec<Envelope>, in_front: bool, t: &mut Turn<'_, P>) {
+        match &self.backlog[d].state {
             State::Failed { until, why } => {
                 if let Some(status) = self.config.retry.beyond(*until) {
                     let why = Some(why.clone());
@@ -118,7 +129,7 @@ impl<P: Clone> Dispatcher<P> {
                 }
                 site.standing.note_mail(&envelopes);
             }
-            State::Unresolved | State::Resolving => {}
+            _ => {}
         }
         let count = envelopes.len();
         self.backlog.put(d, envelopes, in_front);

@@ -12,6 +12,7 @@
 //! | `site` | sites, their gate, and the ring that shares workers out |
 //! | `ready` | workers and the ready list |
 //! | `delayed` | the delayed heap and other times to wake |
+//! | `fallback` | which mail goes to the fallback relay |
 //! | `permits` | what all queues share: permits for workers and for sessions |
 //! | `links` | lists with constant-time removal |
 //!
@@ -22,6 +23,7 @@ mod backlog;
 mod delayed;
 pub mod dispatcher;
 pub mod event;
+mod fallback;
 mod intake;
 mod links;
 mod outcome;
@@ -33,5 +35,6 @@ mod site;
 pub use assign::run_length;
 pub use dispatcher::{Dispatcher, DispatcherConfig};
 pub use event::{Action, Event, GateView, Outcome, Place, Resolution, Route, SiteView, Snapshot};
+pub use fallback::{fallback_of, origin_of};
 pub use permits::{News, Notice, PermitTable, Permits, Wanted};
 pub use sender::SenderReplies;

@@ -164,7 +164,8 @@ impl<P: Clone> Dispatcher<P> {
         self.touch(s);
     }
 
-    /// Stops the site for a while. If that is longer than the run, its mail is left now.
+    /// Stops the site for a while. If that is longer than the run, its mail is left now; if the site is given up, its mail
+    /// goes to the fallback relay.
     fn pause(&mut self, s: u32, t: &mut Turn<'_, P>) {
         let failures = self.sites[s].failures.saturating_add(1);
         let until = t.now + self.config.retry.host_back_off(failures, &mut self.rng);
@@ -172,9 +173,12 @@ impl<P: Clone> Dispatcher<P> {
         self.sites[s].gate = Gate::Paused(until);
         self.timers.push(until, Timer::Site(s));
         self.touch(s);
-        if self.config.retry.beyond(until).is_some() {
+        if self.config.retry.beyond(until).is_some() || self.is_site_given_up(s) {
+            let mut waiting = Vec::new();
             while let Some(d) = self.sites[s].destinations.front() {
-                let all = self.withdraw(d);
+                waiting.push((d, self.withdraw(d)));
+            }
+            for (d, all) in waiting {
                 self.admit(d, all, false, t);
             }
         }
@@ -270,6 +274,7 @@ impl<P: Clone> Dispatcher<P> {
             .retry
             .after(&mut envelope.passage, deferral, t.now, &mut self.rng);
         match next {
+            _ if !self.stopped && self.falls_back_now(d, envelope, deferral.class, t) => Next::Now,
             Next::At(_) | Next::Now if self.stopped || self.is_site_stopped(d) => {
                 Next::Leave(retry::pending(envelope.passage))
             }

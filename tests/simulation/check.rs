@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use mailer::mail::{DestinationId, Envelope, RecipientNo, SiteId, WorkerId};
-use mailer::queue::{Event, GateView, SiteView, Snapshot};
+use mailer::queue::{Event, GateView, SiteView, Snapshot, origin_of};
 
 use crate::sender::Words;
 use crate::world::{Plan, World};
@@ -43,6 +43,8 @@ pub struct Books {
     places: Vec<Place>,
     /// Who made the latest attempt for each envelope, as far as it counts.
     tried: Vec<Option<(usize, WorkerId)>>,
+    /// Who was sent to the fallback relay.
+    fallen: Vec<bool>,
     pub queues: Vec<QueueBooks>,
     /// What sites have said of us as the sender.
     pub words: Words,
@@ -71,6 +73,7 @@ impl Books {
         Books {
             places: vec![Place::Unposted; envelopes as usize],
             tried: vec![None; envelopes as usize],
+            fallen: vec![false; envelopes as usize],
             queues: (0..queues).map(|_| QueueBooks::default()).collect(),
             words: Words::default(),
             promised: HashSet::new(),
@@ -379,6 +382,30 @@ impl World {
             !(open && another),
             "{worker:?} tries again what it tried itself: {snapshot:?}"
         );
+    }
+
+    /// Mail that went to the fallback relay never goes back, and what has failed often enough goes nowhere else.
+    pub fn check_fallback(&mut self, destination: DestinationId, run: &[Envelope]) {
+        let (_, is_fallback) = origin_of(destination);
+        self.tally.fell_back += u64::from(is_fallback);
+        for envelope in run {
+            let fallen = &mut self.books.fallen[envelope.recipient.index()];
+            let passage = envelope.passage;
+            let failures = u32::from(passage.attempts) + u32::from(passage.host_failures);
+            match (is_fallback, self.scenario.fallback) {
+                (true, None) => panic!("{envelope:?} falls back to nobody"),
+                (true, Some(_)) if !*fallen => {
+                    *fallen = true;
+                    self.books.tried[envelope.recipient.index()] = None;
+                }
+                (true, Some(_)) => {}
+                (false, Some(fallback)) => {
+                    assert!(!*fallen, "{envelope:?} comes back from the fallback relay");
+                    assert!(failures < fallback.after, "{envelope:?} should fall back");
+                }
+                (false, None) => {}
+            }
+        }
     }
 
     /// The dispatcher holds exactly the envelopes it should, each once.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use mailer::mail::DestinationId;
+use mailer::queue::origin_of;
+
 /// How a site treats those who connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
@@ -54,6 +57,12 @@ pub struct Post {
     pub recipients: std::ops::Range<u32>,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub struct Fallback {
+    pub site: u32,
+    pub after: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub seed: u64,
@@ -78,11 +87,23 @@ pub struct Scenario {
     pub deaths: u32,
     /// Messages a site may refuse because of the sender before it is stopped; 0: any number.
     pub sender_refusals: u32,
+    /// The site of the fallback relay, and after how many failures mail goes there.
+    pub fallback: Option<Fallback>,
     /// Checks that take time proportional to the world are made every so many events.
     pub census_every: u64,
 }
 
 impl Scenario {
+    /// The site that serves a destination, if there is one.
+    pub fn site_of(&self, id: DestinationId) -> Option<u32> {
+        let (origin, is_fallback) = origin_of(id);
+        match self.destinations[origin.index()].naming {
+            _ if is_fallback => Some(self.fallback.expect("nobody may fall back").site),
+            Naming::Site { site, .. } => Some(site),
+            Naming::Refused => None,
+        }
+    }
+
     /// A world of up to a few dozen sites, everything that can happen in it.
     pub fn small(seed: u64) -> Scenario {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -92,7 +113,14 @@ impl Scenario {
         } else {
             rng.u32(1..9)
         };
-        let manners: Vec<_> = (0..sites).map(|_| manner(&mut rng)).collect();
+        let mut manners: Vec<_> = (0..sites).map(|_| manner(&mut rng)).collect();
+        // Of dice of its own, so that the rest of a seed's world is the same with and without it.
+        let mut dice = fastrand::Rng::with_seed(seed ^ 0xfa11);
+        let fallback = (dice.u8(0..3) == 0).then(|| Fallback {
+            site: sites,
+            after: dice.u32(1..5),
+        });
+        manners.extend(fallback.map(|_| manner(&mut dice)));
         let destinations: Vec<_> = (0..sites + rng.u32(0..6))
             .map(|_| destination(&mut rng, sites, queues))
             .collect();
@@ -120,6 +148,7 @@ impl Scenario {
             inbox_ms: if rng.bool() { 0 } else { rng.u64(1..80) },
             deaths: if rng.u8(0..4) == 0 { 40 } else { 0 },
             sender_refusals: if rng.u8(0..8) == 0 { 0 } else { rng.u32(1..6) },
+            fallback,
             census_every: 64,
         }
     }
@@ -173,6 +202,7 @@ impl Scenario {
             inbox_ms: 0,
             deaths: 0,
             sender_refusals: 10,
+            fallback: None,
             census_every: 100_000,
         }
     }

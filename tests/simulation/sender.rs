@@ -9,7 +9,6 @@ use mailer::queue::{Action, DispatcherConfig, Event, GateView, Outcome, Place, S
 use mailer::retry::{Class, Deferral};
 
 use crate::desk::{Desk, Given, given, left, one};
-use crate::scenario::Naming;
 use crate::world::World;
 
 /// What a server said of us about one message.
@@ -113,8 +112,7 @@ impl World {
 
     /// What is left for a stopped site has a reason, tried or not.
     pub fn check_left(&self, q: usize, destination: DestinationId, status: Status) {
-        let Naming::Site { site, .. } = self.scenario.destinations[destination.index()].naming
-        else {
+        let Some(site) = self.scenario.site_of(destination) else {
             return;
         };
         if self.books.words.is_stopped(q, SiteId(site)) && !self.queues[q].stopped {
@@ -143,7 +141,7 @@ impl World {
             .envelopes()
             .filter(|(place, ..)| any && *place == Place::Delayed);
         for (_, id, envelope) in delayed.filter(|(_, id, _)| dispatcher.knows(*id)) {
-            if let Naming::Site { site, .. } = self.scenario.destinations[id.index()].naming {
+            if let Some(site) = self.scenario.site_of(id) {
                 let stopped = self.books.words.is_stopped(q, SiteId(site));
                 assert!(!stopped, "{envelope:?} is delayed for a stopped site");
             }

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use mailer::mail::{DestinationId, Envelope};
-use mailer::queue::{GateView, Place, SiteView};
+use mailer::queue::{GateView, Place, SiteView, origin_of};
 
-use crate::scenario::Naming;
 use crate::world::World;
 
 impl World {
@@ -34,10 +33,7 @@ impl World {
     pub fn check_turns(&mut self, q: usize) {
         let dispatcher = &self.queues[q].dispatcher;
         let books = &self.books.queues[q];
-        let site_of = |id: DestinationId| match self.scenario.destinations[id.index()].naming {
-            Naming::Site { site, .. } => Some(site),
-            Naming::Refused => None,
-        };
+        let site_of = |id: DestinationId| self.scenario.site_of(id);
         let mut passed = HashMap::new();
         for (place, id, _) in dispatcher.envelopes() {
             if place == Place::Waiting && dispatcher.knows(id) && !passed.contains_key(&id) {
@@ -48,7 +44,11 @@ impl World {
                     _ => 0,
                 };
                 let all = self.scenario.destinations.len() as u32;
-                let of_site = (0..all).filter(|n| site_of(DestinationId(*n)) == site_of(id));
+                let (_, is_fallback) = origin_of(id);
+                let of_site = (0..all).map(DestinationId).filter(|one| match is_fallback {
+                    true => true,
+                    false => site_of(*one) == site_of(id),
+                });
                 assert!(count <= of_site.count() as u32, "{id:?} is passed by");
                 passed.insert(id, count);
             }

@@ -11,7 +11,7 @@ use mailer::mail::{
     Status, Verdict, WorkerId,
 };
 use mailer::queue::{
-    Action, Dispatcher, DispatcherConfig, Event, News, PermitTable, Resolution, Route,
+    Action, Dispatcher, DispatcherConfig, Event, News, PermitTable, Resolution, Route, origin_of,
 };
 use mailer::retry::RetryPolicy;
 
@@ -52,6 +52,7 @@ pub struct Tally {
     pub held: u64,
     pub delivered: u64,
     pub sites_stopped: u64,
+    pub fell_back: u64,
 }
 
 impl Tally {
@@ -61,7 +62,7 @@ impl Tally {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 14] {
+    fn fields(&mut self) -> [&mut u64; 15] {
         [
             &mut self.events,
             &mut self.assigned,
@@ -77,6 +78,7 @@ impl Tally {
             &mut self.held,
             &mut self.delivered,
             &mut self.sites_stopped,
+            &mut self.fell_back,
         ]
     }
 
@@ -147,6 +149,7 @@ impl World {
                 run_max: scenario.run_max,
                 quantum: scenario.quantum,
                 sender_refusals: scenario.sender_refusals,
+                fallback_after: scenario.fallback.map(|fallback| fallback.after),
                 retry,
                 ..DispatcherConfig::new(id, max)
             };
@@ -353,6 +356,7 @@ impl World {
                 assert_eq!(plan, site.0, "the plan of another site");
                 self.tally.assigned += 1;
                 self.check_not_stopped(q, site);
+                self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
                 let ahead = self.books.assigned(q, worker, site, &envelopes);
                 self.books.queues[q].served.push(destination);
@@ -420,13 +424,15 @@ impl World {
     }
 
     fn resolve(&mut self, q: usize, id: DestinationId) {
-        let destination = self.scenario.destinations[id.index()].clone();
+        let (origin, is_fallback) = origin_of(id);
+        let destination = self.scenario.destinations[origin.index()].clone();
         let later = self.now + Duration::from_millis(self.rng.u64(0..300));
         let resolution = match destination.naming {
             Naming::Refused => {
                 Resolution::Refused(verdict(Status::Refused, Scope::Domain, Stage::Dns))
             }
-            Naming::Site { site, failures } => {
+            Naming::Site { failures, .. } => {
+                let site = self.scenario.site_of(id).expect("it has one");
                 let made = self.look_ups.entry(id.0).or_default();
                 *made += 1;
                 if *made <= failures {
@@ -438,7 +444,7 @@ impl World {
                             plan: site,
                             expires: later + Duration::from_secs(destination.life),
                         },
-                        queue: destination.moves_to.map(QueueId),
+                        queue: destination.moves_to.filter(|_| !is_fallback).map(QueueId),
                     }
                 }
             }

@@ -192,6 +192,21 @@ fn relays_and_tls(settings: &Settings, file: &mut Lines) {
         settings.relay_spread.to_string(),
         "instead of the first that answers",
     );
+    let fallback: Vec<String> = settings
+        .fallback
+        .iter()
+        .map(super::relay::to_text)
+        .collect();
+    file.set(
+        "fallback",
+        list(&fallback),
+        "relays for mail that its own servers do not take",
+    );
+    file.set(
+        "fallback_after",
+        settings.fallback_after.to_string(),
+        "failures before mail goes to a fallback relay",
+    );
     file.set_or(
         "credentials",
         None,
