@@ -23,7 +23,7 @@ use super::stops::StoppedSite;
 use super::teller::Teller;
 use super::worker::{Run, Worker};
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{DestinationId, Envelope, Passage, QueueId, SiteId, Status, Verdict, WorkerId};
 use crate::queue::event::{Action, Event};
 use crate::queue::{Dispatcher, origin_of};
 
@@ -324,7 +324,7 @@ impl QueueThread {
         if let Some(why) = why {
             let untried: Vec<Envelope> = envelopes
                 .iter()
-                .filter(|envelope| envelope.last_worker.is_none())
+                .filter(|envelope| envelope.passage == Passage::default())
                 .copied()
                 .collect();
             let pending = Verdict {
