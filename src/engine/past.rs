@@ -29,7 +29,7 @@ pub struct Past {
     /// True for recipients that are settled for good, by number.
     settled: Vec<bool>,
     /// Of the others, those that were tried.
-    tried: HashMap<RecipientNo, Standing>,
+    tried: HashMap<RecipientNo, (Standing, Option<Duration>)>,
     /// How long their deferred mail rests.
     policy: RetryPolicy,
     now: (Instant, i64),
@@ -47,7 +47,7 @@ impl Past {
             let standing = ledger.standing(recipient);
             let is_settled = !standing.status.is_pending();
             if !is_settled && standing.last_at.is_some() {
-                tried.insert(recipient, standing);
+                tried.insert(recipient, (standing, ledger.wish(recipient)));
             }
             is_settled
         });
@@ -59,11 +59,18 @@ impl Past {
         })
     }
 
-    /// The time before which a recipient rests: its last attempt, and the rest that its failure asks for.
-    fn due(&self, standing: &Standing, rng: &mut fastrand::Rng) -> Option<Instant> {
+    /// The time before which a recipient rests: its last attempt, and the rest that its failure or its server asks for.
+    fn due(
+        &self,
+        (standing, wish): &(Standing, Option<Duration>),
+        rng: &mut fastrand::Rng,
+    ) -> Option<Instant> {
         let (now, now_ms) = self.now;
         let last_at = standing.last_at?;
-        let deferral = Deferral::of_kind(standing.status, standing.class?);
+        let deferral = Deferral {
+            not_before: *wish,
+            ..Deferral::of_kind(standing.status, standing.class?)
+        };
         let rest = self.policy.rest(standing.passage, deferral, rng);
         // A clock that was set back must not make mail wait for more than its rest.
         let since = Duration::from_millis(now_ms.saturating_sub(last_at).max(0) as u64);
@@ -103,7 +110,7 @@ pub fn take_up(
             };
             let mut envelope = Envelope::new(message, recipient);
             let standing = past.tried.get(&recipient);
-            if let Some(standing) = standing {
+            if let Some((standing, _)) = standing {
                 envelope.passage = standing.passage;
             }
             chunk.push(Addressed {

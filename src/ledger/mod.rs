@@ -31,6 +31,7 @@ pub mod snapshot;
 pub mod standing;
 mod store;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,6 +100,8 @@ pub struct Ledger {
     admitted: usize,
     /// What earlier runs left pending, in the order of recipients.
     pending: Vec<(RecipientNo, Standing)>,
+    /// What servers asked for whose mail is among it.
+    wishes: HashMap<RecipientNo, Duration>,
     counts: [u64; Status::ALL.len()],
     unsettled: u64,
     skipped: u64,
@@ -147,6 +150,7 @@ impl Ledger {
             rows: Vec::new(),
             admitted: 0,
             pending: Vec::new(),
+            wishes: HashMap::new(),
             counts: [0; Status::ALL.len()],
             unsettled: 0,
             skipped: recovery.skipped,
@@ -180,6 +184,7 @@ impl Ledger {
         if self.options.sync_each {
             self.sync()?;
         }
+        self.wishes = std::mem::take(&mut recovery.wishes);
         for (no, standing) in (0..).zip(&recovery.standings) {
             if standing.status.is_pending() && *standing != Standing::NEW {
                 self.pending.push((RecipientNo(no), *standing));
@@ -325,6 +330,12 @@ impl Ledger {
         self.rows
             .get(recipient.index())
             .map_or(Status::Queued, |row| row.status)
+    }
+
+    /// How long after its last attempt the server of a recipient's deferred mail asked to be left alone, if it did and an
+    /// earlier run heard it.
+    pub fn wish(&self, recipient: RecipientNo) -> Option<Duration> {
+        self.wishes.get(&recipient).copied()
     }
 
     /// What is due: about once a second the journal is synced; a segment that is full is sealed, and what is sealed is folded.

@@ -13,12 +13,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use super::frames::{self, Frames};
 use super::journal::segment_path;
 use super::record::{AttemptRecord, Record, ViaRecord};
 use super::standing::{Said, Standing};
-use crate::mail::{QueueId, RecipientNo};
+use crate::mail::{QueueId, RecipientNo, Status};
+use crate::smtp::meaning::retry_hint;
 
 /// Names of queues and their numbers now; the names of earlier runs stand behind those of this one.
 #[derive(Clone, Debug, Default)]
@@ -295,6 +297,8 @@ pub(super) struct Recovery {
     pub(super) standings: Vec<Standing>,
     /// Intents that are open, and their times.
     pub(super) sending: HashMap<RecipientNo, i64>,
+    /// What servers asked for whose mail is deferred: how long after the last attempt the next one may be.
+    pub(super) wishes: HashMap<RecipientNo, Duration>,
     /// The latest run.
     pub(super) run: u32,
     /// Bytes that no record could be read from.
@@ -332,6 +336,7 @@ impl Recovery {
             }
             Record::Attempt(attempt) => {
                 let was_sending = self.sending.remove(&attempt.recipient).is_some();
+                self.hear(attempt.recipient, attempt.status, attempt.text);
                 self.standing(attempt.recipient)
                     .attempt(attempt.said(), was_sending);
             }
@@ -344,6 +349,14 @@ impl Recovery {
                 }
             }
         }
+    }
+
+    /// The latest verdict of a recipient: if it asks for a rest of its own, that is remembered.
+    pub(super) fn hear(&mut self, recipient: RecipientNo, status: Status, text: &str) {
+        match retry_hint(text).filter(|_| status == Status::Deferred) {
+            Some(wish) => self.wishes.insert(recipient, wish),
+            None => self.wishes.remove(&recipient),
+        };
     }
 
     /// The run of all open intents is over.

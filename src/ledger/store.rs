@@ -111,7 +111,7 @@ impl Store {
     /// The standings of all recipients that have a row.
     pub(super) fn recover(&self, recovery: &mut Recovery) -> Result<(), LedgerError> {
         let sql = "SELECT no, status, class, attempts, host_failures, in_doubt, first_attempt, last_attempt,
-                sending_since
+                sending_since, CASE WHEN status = 'deferred' THEN reply END
             FROM recipient ORDER BY no";
         let fail = LedgerError::database(&self.path);
         let mut statement = self.connection.prepare(sql).map_err(&fail)?;
@@ -119,6 +119,9 @@ impl Store {
         while let Some(row) = rows.next().map_err(&fail)? {
             let (recipient, line) = self.line(row)?;
             *recovery.standing(recipient) = line.standing;
+            if let Some(reply) = row.get::<_, Option<String>>(9).map_err(&fail)? {
+                recovery.hear(recipient, line.standing.status, &reply);
+            }
             if let Sending::Row(at) = line.sending {
                 recovery.sending.insert(recipient, at);
             }
