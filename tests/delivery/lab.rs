@@ -35,6 +35,8 @@ pub struct Row {
     pub tls: String,
     pub queue: String,
     pub attempts: String,
+    pub first_attempt: String,
+    pub last_attempt: String,
     pub reply: String,
 }
 
@@ -135,6 +137,40 @@ impl Lab {
         self.start(batch, arguments).wait()
     }
 
+    /// Delivers a batch that was begun before, as it lies there.
+    pub fn send_again(&self, arguments: &[&str]) -> Ended {
+        self.start_with(arguments, &[&self.path("batch.mbox")])
+            .wait()
+    }
+
+    /// Delivers what is written to standard input.
+    pub fn pipe(&self, batch: &Batch, arguments: &[&str]) -> Ended {
+        let mut program = self.start_with(&[&["-"], arguments].concat(), &[]);
+        program.write(batch.bytes());
+        program.wait()
+    }
+
+    /// A new receiver in place of the one before, on another port, so that nothing is left of what that one knew.
+    pub fn replace_receiver(&mut self, rules: &[&str]) {
+        self.sink = Sink::start(keeping(rules)).unwrap();
+    }
+
+    /// The directories of the jobs, oldest first.
+    pub fn jobs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path("state/jobs")).unwrap();
+        let mut jobs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        jobs.sort();
+        jobs
+    }
+
+    /// A whole number that the ledger of the only job answers to a question in SQL.
+    pub fn ask_ledger(&self, question: &str) -> i64 {
+        let jobs = self.jobs();
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        let ledger = rusqlite::Connection::open(jobs[0].join("ledger.sqlite")).unwrap();
+        ledger.query_row(question, [], |row| row.get(0)).unwrap()
+    }
+
     /// Begins to deliver a batch.
     pub fn start(&self, batch: &Batch, arguments: &[&str]) -> Program {
         let path = self.file("batch.mbox", batch.bytes());
@@ -177,6 +213,7 @@ impl Lab {
 
     fn start_by(&self, mut command: Command, arguments: &[&str], paths: &[&Path]) -> Program {
         let report = self.path("report.csv");
+        let _ = std::fs::remove_file(&report);
         command
             .args(["send", "--dns", &self.dns.address().to_string()])
             .args(["--port", &self.sink.port().to_string()])
@@ -314,7 +351,7 @@ impl Program {
             std::thread::park_timeout(Duration::from_millis(5));
         };
         let stderr = self.stderr.take().unwrap().join().unwrap();
-        // A run that never begins makes no report.
+        // A run that never begins makes no report, and must not be credited with the one before it.
         let report = std::fs::read(&self.report).unwrap_or_default();
         let rows = csv::Reader::from_reader(&report[..])
             .into_deserialize()

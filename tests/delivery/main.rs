@@ -5,11 +5,14 @@
 //! in the test's process and on free ports, so that all tests run at once. Nothing is asserted about time: where one thing
 //! has to come before another, the receiver holds a reply back or the test waits for the receiver's counters.
 
+mod again; // the same batch or stream once more
 mod auth; // as whom a relay is spoken to
 mod batch; // messages that can be told apart when they arrive
 mod clones; // messages with several recipients
 mod dns; // where mail goes
 mod dot; // what comes before a final dot, and what has left behind it
+mod fallback; // servers that take what others did not
+mod finish; // ending in time, and going on
 mod inputs; // from what a batch can be read
 mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are
@@ -18,6 +21,7 @@ mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
 mod refusals; // servers that want no mail of ours
 mod relay; // mail for everybody through servers of one's own
+mod resume; // mail that one run leaves and a later one takes up
 mod retries; // what becomes of mail that was not taken at once
 mod signals; // being stopped
 mod smtp; // what servers offer, refuse and leave out
