@@ -103,10 +103,12 @@ pub fn deliver(plan: Plan, flags: &DeliveryArgs, show: &ShowArgs) -> Result<(Exi
     Ok((concluded?, summary))
 }
 
-/// How old a job is. A clock that was set back makes it no older than it is.
+/// How old the oldest mail of a job may be. A clock that was set back makes it no older than it is.
 fn age(job: &Job) -> Duration {
     let now = jiff::Timestamp::now().as_millisecond();
-    let age = now.saturating_sub(job.card().created_ms).max(0);
+    let card = job.card();
+    let since = card.renewed_ms.unwrap_or(card.created_ms);
+    let age = now.saturating_sub(since).max(0);
     Duration::from_millis(age as u64)
 }
 

@@ -69,6 +69,11 @@ pub fn job(
             drop(lock);
             let flags = stored(read, flags)?;
             job.update(|card| {
+                if card.state == JobState::Finished {
+                    // Nothing is left of what it was: what comes now is new, and must not be taken for as old as the job.
+                    card.renewed_ms = Some(now);
+                    card.date = batch::date_now();
+                }
                 card.state = JobState::Open;
                 card.finished_ms = None;
                 card.runs += 1;

@@ -55,6 +55,9 @@ pub struct JobCard {
     pub digest: Option<String>,
     /// When it was made.
     pub created_ms: i64,
+    /// When it was taken up again after it had been finished, if it was: none of its mail is older than that.
+    #[serde(default)]
+    pub renewed_ms: Option<i64>,
     /// When the latest run ended that came to its end.
     pub ended_ms: Option<i64>,
     /// When it was finished or cancelled.
@@ -115,6 +118,7 @@ impl NewCard {
             name: self.name,
             digest: self.digest,
             created_ms,
+            renewed_ms: None,
             ended_ms: None,
             finished_ms: None,
             state: JobState::Open,

@@ -168,3 +168,53 @@ fn a_named_stream_that_was_stopped_goes_on_with_what_is_piped_again() {
     let second = lab.pipe(&batch, &named);
     lab.assert_all_delivered(&second, 5);
 }
+
+#[test]
+fn new_people_of_a_job_that_was_finished_long_ago_are_not_expired() {
+    let lab = Lab::with_rules(&["domain=c.test stage=rcpt reply=\"450 4.7.1 later\" first=1"]);
+    let named = ["--job", "news"];
+    lab.pipe(&two(), &named).assert_status(0);
+    let card = lab.jobs()[0].join("job.json");
+    let text = std::fs::read_to_string(&card).unwrap();
+    let mut aged: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let created = aged["created_ms"].as_i64().unwrap();
+    aged["created_ms"] = (created - 10 * 86_400_000).into();
+    std::fs::write(&card, aged.to_string()).unwrap();
+    let mut more = two();
+    more.add(&["c@c.test"]);
+    let second = lab.pipe(&more, &[&named[..], &SOON].concat());
+    lab.assert_all_delivered(&second, 3);
+    assert_eq!(second.row("c@c.test").attempts, "2");
+}
+
+#[test]
+fn what_an_earlier_stream_left_is_sent_with_what_the_next_one_brings() {
+    let lab = Lab::with_rules(&["domain=a.test stage=rcpt reply=\"450 4.7.1 later\" first=1"]);
+    let named = ["--job", "news"];
+    lab.pipe(&two(), &[&named[..], &NO_RETRY].concat())
+        .assert_status(75);
+    let mut text = Vec::from(FROM_LINE);
+    text.extend_from_slice(message(3, &["c@c.test"], "").as_bytes());
+    let mut program = lab.start_with(&[&["-"], &named[..], &SOON].concat(), &[]);
+    program.write(&text);
+    let second = program.wait();
+    second.assert_status(0);
+    assert_eq!((second.count("delivered"), lab.received().len()), (3, 3));
+    lab.assert_clean();
+}
+
+#[test]
+fn two_runs_of_one_batch_at_a_time_are_one_too_many() {
+    let lab = Lab::with_rules(&["stage=dot delay=2s first=1"]);
+    let program = lab.start(&two(), &[]);
+    lab.wait_until(|stats| stats.messages >= 1);
+    let second = lab.beside(&[]);
+    assert_eq!(second.status, Some(75), "{}", second.stderr);
+    assert!(
+        second.stderr.contains(&program.id().to_string()),
+        "{}",
+        second.stderr
+    );
+    program.wait().assert_status(0);
+    assert_taken(&lab, 2);
+}

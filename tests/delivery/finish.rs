@@ -96,3 +96,32 @@ fn nobody_reads_the_report_and_no_mail_is_lost_for_that() {
     );
     lab.assert_clean();
 }
+
+#[test]
+fn a_run_that_is_stopped_while_it_reads_has_read_the_rest_in_the_next_one() {
+    let lab = Lab::with_rules(&[]);
+    let program = lab.start(&Batch::to_domain("a.test", 6000), &FOUR);
+    lab.wait_until(|stats| stats.messages >= 5);
+    program.terminate();
+    let first = program.wait();
+    first.assert_status(75);
+    lab.assert_agrees(&first);
+    lab.assert_all_delivered(&lab.send_again(&[]), 6000);
+}
+
+#[test]
+fn a_run_ends_at_the_time_of_day_that_was_asked_for() {
+    let lab = Lab::with_rules(&["stage=dot delay=500ms"]);
+    let path = lab.file("batch.mbox", Batch::to_domain("a.test", 400).bytes());
+    // In a time zone where a minute begins ten seconds from now.
+    let now = jiff::Timestamp::now();
+    let east = (110 - now.as_second() % 60) % 60;
+    let zone = format!("LAB-00:00:{east:02}");
+    let there = now.to_zoned_datetime(jiff::tz::TimeZone::UTC) + jiff::Span::new().seconds(east + 15);
+    let time = there.strftime("%H:%M").to_string();
+    let arguments = [&["--allow-loopback", "--finish-by", &time], &FOUR[..]].concat();
+    let first = lab.start_in(&[("TZ", &zone)], &arguments, &[&path]).wait();
+    first.assert_status(75);
+    assert!(first.count("delivered") > 0, "{}", first.stderr);
+    lab.assert_agrees(&first);
+}

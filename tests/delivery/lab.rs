@@ -143,6 +143,13 @@ impl Lab {
             .wait()
     }
 
+    /// Delivers the same batch while another run may be under way, with a report of its own.
+    pub fn beside(&self, arguments: &[&str]) -> Ended {
+        let mut program = self.start_with(arguments, &[&self.path("batch.mbox")]);
+        program.report = self.path("none.csv");
+        program.wait()
+    }
+
     /// Delivers what is written to standard input.
     pub fn pipe(&self, batch: &Batch, arguments: &[&str]) -> Ended {
         let mut program = self.start_with(&[&["-"], arguments].concat(), &[]);
@@ -310,6 +317,11 @@ impl Program {
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Asks it to stop.
