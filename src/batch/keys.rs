@@ -2,7 +2,8 @@
 //!
 //! The key of a mail is its recipient and its Message-ID; without one, the digest of what leaves (a Date that is added
 //! does not count). A message or an address that is unfit counts as what it is, byte by byte: once somebody has put
-//! it right, it is another one. A key has 128 bits of SHA-256: a collision would be mail that is lost, and must not be had by chance nor by craft.
+//! it right, it is another one. A key has 128 bits of SHA-256: a collision would be mail that is lost,
+//! and must not be had by chance nor by craft.
 //!
 //! Memory: 16 bytes of key per recipient of the job, in a hash table.
 

@@ -77,8 +77,8 @@ impl BatchReader {
     /// Looks at all inputs; an error about any of them comes now, before anything is read. What is read goes into `store`,
     /// which also says how.
     ///
-    /// If `store` was reopened, `inputs` are those that it was made from, in that order, wherever they are now. What was read to its end is not
-    /// read again. Otherwise it is, and only what is new arrives. Errors about inputs come when they are met then: what is
+    /// If `store` was reopened, `inputs` are those that it was made from, in that order, wherever they are now.
+    /// What was read to its end is not read again. Otherwise it is, and only what is new arrives. Errors about inputs come when they are met then: what is
     /// known can be sent all the same. Without inputs nothing arrives.
     pub fn open(inputs: Vec<Input>, store: Arc<BatchStore>) -> Result<BatchReader, BatchError> {
         let (mut ends, mut known) = (true, 0);
@@ -102,7 +102,8 @@ impl BatchReader {
     }
 
     /// The same for a job with a name, whose batch may come again and again: `inputs` are read as further ones, and only mail that
-    /// is new arrives. Every run of such a job that reads anything must read it in this way. What makes a mail the same is its recipient and its Message-ID; without one, its content.
+    /// is new arrives. Every run of such a job that reads anything must read it in this way.
+    /// What makes a mail the same is its recipient and its Message-ID; without one, its content.
     pub fn open_named(
         inputs: Vec<Input>,
         store: Arc<BatchStore>,
