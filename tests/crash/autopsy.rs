@@ -17,6 +17,8 @@ pub struct Case<'a> {
     pub doubts: Vec<u32>,
     /// Messages taken before the run that is looked at.
     seen: usize,
+    /// The last run that the ledger knew of.
+    run: u32,
     /// `--in-doubt hold`.
     holds: bool,
 }
@@ -88,6 +90,7 @@ impl<'a> Case<'a> {
             stage,
             doubts: vec![0; stage.mails.len()],
             seen: 0,
+            run: 0,
             holds,
         }
     }
@@ -106,9 +109,17 @@ impl<'a> Case<'a> {
         let phase = phase(&job, !new.is_empty());
         let snapshot = Snapshot::read(&job).unwrap();
         let outcomes = outcomes(&snapshot, self.stage.mails.len());
-        let sending: HashSet<usize> = (0..outcomes.len())
+        let mut sending: HashSet<usize> = (0..outcomes.len())
             .filter(|place| snapshot.is_sending(RecipientNo(*place as u32)))
             .collect();
+        if snapshot.run() == std::mem::replace(&mut self.run, snapshot.run()) {
+            // It was killed before it had opened the ledger: what is in doubt there is so since the run before.
+            assert!(
+                new.is_empty(),
+                "mail was sent that the ledger does not know of"
+            );
+            sending.clear();
+        }
         for (place, outcome) in outcomes.iter().enumerate() {
             self.doubts[place] += u32::from(sending.contains(&place));
             self.check_known(place, outcome, taken[place]);
