@@ -197,13 +197,7 @@ impl<'a> Case<'a> {
 
     /// How often each recipient's mail was taken.
     pub fn taken(&self) -> Vec<u32> {
-        let mut taken = vec![0; self.stage.mails.len()];
-        for message in self.stage.lab.sink.messages() {
-            for place in self.stage.places_of(&message) {
-                taken[place] += 1;
-            }
-        }
-        taken
+        self.stage.taken_at(&self.stage.lab)
     }
 
     /// Looks at the job after a run that ended by itself: every recipient, by the rules of its receiver, and the report.

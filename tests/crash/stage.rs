@@ -67,9 +67,9 @@ impl Stage {
         let mut rng = fastrand::Rng::with_seed(seed);
         let every = (singles / many.max(1)).max(1);
         for n in 0..singles {
-            stage.add(&[address(n, rng.usize(..DOMAINS))]);
+            stage.add(&[address(seed, n, rng.usize(..DOMAINS))]);
             if n % every == 0 && n / every < many {
-                let people = (0..30).map(|k| address(100_000 + 30 * n + k, k * 7 % DOMAINS));
+                let people = (0..30).map(|k| address(seed, 100_000 + 30 * n + k, k * 7 % DOMAINS));
                 stage.add(&people.collect::<Vec<_>>());
             }
         }
@@ -106,6 +106,24 @@ impl Stage {
         })
     }
 
+    /// One for receivers that say yes after this time, if they say it at all.
+    pub fn polite(seed: u64, messages: usize, delay: &str) -> Stage {
+        let rule = format!("stage=dot delay={delay}");
+        Stage::with(seed, messages, messages / 50, keeping(&[&rule]))
+    }
+
+    /// How often each mail was taken by the receivers of `lab`, which may have taken mail of other batches too.
+    pub fn taken_at(&self, lab: &Lab) -> Vec<u32> {
+        let mut taken = vec![0; self.mails.len()];
+        let ours = format!("this is {}-", self.salt);
+        for message in lab.sink.messages() {
+            if String::from_utf8_lossy(&message.content).contains(&ours) {
+                self.places_of(&message).for_each(|place| taken[place] += 1);
+            }
+        }
+        taken
+    }
+
     /// How many transactions the batch comes to if each succeeds at once, nearly.
     pub fn messages(&self) -> usize {
         self.mails.len()
@@ -124,8 +142,8 @@ impl Stage {
     }
 }
 
-fn address(person: usize, domain: usize) -> String {
-    format!("p{person}@d{domain:02}.test")
+fn address(salt: u64, person: usize, domain: usize) -> String {
+    format!("p{person}-{salt}@d{domain:02}.test")
 }
 
 fn body(salt: u64, number: u64, line_end: &str) -> String {
