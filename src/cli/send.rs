@@ -13,7 +13,7 @@ use super::target::Target;
 use super::{config, job, say};
 use crate::batch::inspect;
 use crate::engine::settings::Settings;
-use crate::job::{JobCard, JobState, StateDir};
+use crate::job::{Job, JobCard, JobState, StateDir};
 use crate::report::summary::plural;
 
 /// Runs the command.
@@ -56,7 +56,13 @@ pub fn send(
         Found::Run { job, is_new } => (*job, is_new),
         Found::Done(card) => return Ok((already_done(&card), String::new())),
     };
-    let batch = match batch::open(read, &stdin, &job, is_new) {
+    let opened = batch::open(read, &stdin, &job, is_new);
+    // The digest was another reading: what was swapped in between is not the batch that it stands for.
+    let opened = opened.and_then(|batch| match is_new {
+        true => unchanged(&job).map(|()| batch),
+        false => Ok(batch),
+    });
+    let batch = match opened {
         Ok(batch) => batch,
         Err(error) => {
             if is_new {
@@ -73,6 +79,10 @@ pub fn send(
         report,
     };
     deliver::deliver(plan, flags, show)
+}
+
+fn unchanged(held: &Job) -> Result<()> {
+    crate::job::unchanged(&held.card().inputs).map_err(job::failure)
 }
 
 /// The files that a report must not overwrite.

@@ -17,7 +17,9 @@ use super::shared::Shared;
 use super::teller::Teller;
 use crate::batch::BatchStore;
 use crate::ledger::{Ledger, Standing};
-use crate::mail::{Enhanced, Envelope, MessageNo, RecipientNo, Scope, Stage, Status, Verdict};
+use crate::mail::{
+    Enhanced, Envelope, MessageNo, Passage, RecipientNo, Scope, Stage, Status, Verdict,
+};
 use crate::retry::{Deferral, RetryPolicy};
 
 /// Recipients handed to the router at once.
@@ -44,7 +46,7 @@ impl Past {
         }
         let mut tried = HashMap::new();
         let standings = (0..count as u32).map(RecipientNo).map(|recipient| {
-            let standing = ledger.standing(recipient);
+            let standing = anew(ledger.standing(recipient));
             let is_settled = !standing.status.is_pending();
             if !is_settled && standing.last_at.is_some() {
                 tried.insert(recipient, (standing, ledger.wish(recipient)));
@@ -66,6 +68,9 @@ impl Past {
         rng: &mut fastrand::Rng,
     ) -> Option<Instant> {
         let (now, now_ms) = self.now;
+        if standing.status == Status::Queued {
+            return Some(now);
+        }
         let last_at = standing.last_at?;
         let deferral = Deferral {
             not_before: *wish,
@@ -75,6 +80,21 @@ impl Past {
         // A clock that was set back must not make mail wait for more than its rest.
         let since = Duration::from_millis(now_ms.saturating_sub(last_at).max(0) as u64);
         now.checked_add(rest.saturating_sub(since))
+    }
+}
+
+/// What a person has queued again after it was tried begins anew, and at once. That it was in doubt once stays known: if
+/// it ends so again, it is held.
+fn anew(standing: Standing) -> Standing {
+    if standing.status != Status::Queued {
+        return standing;
+    }
+    Standing {
+        passage: Passage {
+            in_doubt: standing.passage.in_doubt,
+            ..Passage::default()
+        },
+        ..standing
     }
 }
 

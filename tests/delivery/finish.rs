@@ -117,7 +117,8 @@ fn a_run_ends_at_the_time_of_day_that_was_asked_for() {
     let now = jiff::Timestamp::now();
     let east = (110 - now.as_second() % 60) % 60;
     let zone = format!("LAB-00:00:{east:02}");
-    let there = now.to_zoned_datetime(jiff::tz::TimeZone::UTC) + jiff::Span::new().seconds(east + 15);
+    let there =
+        now.to_zoned_datetime(jiff::tz::TimeZone::UTC) + jiff::Span::new().seconds(east + 15);
     let time = there.strftime("%H:%M").to_string();
     let arguments = [&["--allow-loopback", "--finish-by", &time], &FOUR[..]].concat();
     let first = lab.start_in(&[("TZ", &zone)], &arguments, &[&path]).wait();
