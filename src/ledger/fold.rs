@@ -11,6 +11,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
@@ -22,6 +23,13 @@ use super::replay::{Line, Names, Segments, Touch, read_segment};
 use super::schema;
 use super::store::{Meta, Store, database_path, meta};
 use crate::mail::RecipientNo;
+
+/// How long readers are waited for.
+const BUSY_WAIT: Duration = if cfg!(test) {
+    Duration::from_millis(20)
+} else {
+    Duration::from_secs(10)
+};
 
 /// Page cache of a fold, in KiB.
 const CACHE: &str = "PRAGMA cache_size = -16384";
@@ -101,6 +109,7 @@ impl Fold<'_> {
     fn add_to(&self, store: &Store, touches: &[Touch]) -> Result<(), LedgerError> {
         let fail = LedgerError::database(&store.path);
         let begin = format!("PRAGMA synchronous = EXTRA; {CACHE}; BEGIN IMMEDIATE");
+        store.connection.busy_timeout(BUSY_WAIT).map_err(&fail)?;
         store.connection.execute_batch(&begin).map_err(&fail)?;
         let folded = self
             .write_interrupted(store, touches)

@@ -1,8 +1,9 @@
 //! A look at any job's ledger, whether somebody runs it or not: nothing is changed and nobody is waited for.
 //!
-//! The journal's segments are read first, then the database, in one transaction; then what the database does not have yet is
-//! replayed on top of it. A segment that is folded and deleted in between is in the database by then, so the picture is
-//! that of one moment for each recipient, and at most as old as the call.
+//! The journal's segments are read first, the last of them before the others; then the database, in one transaction; then what
+//! the database does not have yet is replayed on top of it. So whatever is seen, all that was written before it is seen too:
+//! a segment before one that holds something takes no more records, and one that was folded and deleted in between is in
+//! the database by then.
 //!
 //! An intent that is open shows as what it would be if its run died now: in doubt, or held for the second time. Whether the run
 //! lives is not known here; [`Snapshot::is_sending`] says of whom this is to be asked.
@@ -55,7 +56,8 @@ impl Snapshot {
     pub(super) fn read_with(directory: &Path, mut names: Names) -> Result<Snapshot, LedgerError> {
         let numbers = segments(directory).map_err(LedgerError::io(directory))?;
         let mut parts = Vec::new();
-        for number in numbers {
+        // From the last to the first: when something was seen in a segment, the one before is sealed.
+        for number in numbers.into_iter().rev() {
             let path = segment_path(directory, number);
             let bytes = read_segment(directory, number).map_err(LedgerError::io(&path))?;
             parts.extend(bytes.map(|bytes| (number, bytes)));
@@ -72,6 +74,7 @@ impl Snapshot {
         let mut segments = Segments::after(meta.run);
         for (_, bytes) in parts
             .into_iter()
+            .rev()
             .filter(|(number, _)| *number > meta.folded)
         {
             segments.push(bytes, &mut names);

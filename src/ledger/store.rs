@@ -27,12 +27,8 @@ const ROW: &str =
         sending_since, sending_way, way, code, enhanced, stage, ms, reply
     FROM recipient";
 
-/// How long a lock of somebody else is waited for.
-const BUSY_WAIT: Duration = if cfg!(test) {
-    Duration::from_millis(20)
-} else {
-    Duration::from_secs(10)
-};
+/// How long a fold's commit is waited for.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// The database's file.
 pub(super) fn database_path(directory: &Path) -> PathBuf {

@@ -1,21 +1,16 @@
 //! Looking at a ledger while threads write to it and its owner folds it.
 
 use super::*;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 const THREADS: u32 = 3;
-const ALLOWED_MAX: u32 = 3000;
+const ROUNDS: u32 = 12;
 
-/// Writes what becomes of every third recipient, in order, as many as are allowed, until told to stop; says how
-/// many these were.
-fn work(journal: Arc<Journal>, thread: u32, allowed: &AtomicU32, stop: &AtomicBool) -> u32 {
+/// Writes what becomes of every third recipient, in order, as many at a time as it is told; says how many these were.
+fn work(journal: Arc<Journal>, thread: u32, more: &Receiver<u32>) -> u32 {
     let mut writer = Writer::new(journal);
     let mut count = 0;
-    while !stop.load(SeqCst) {
-        if count >= allowed.load(SeqCst) {
-            std::thread::yield_now();
-            continue;
-        }
+    for _ in more.iter().flat_map(|more| 0..more) {
         let no = count * THREADS + thread;
         write(&mut writer, no, Step::Intent, i64::from(no));
         writer.attempt(&attempt(no, Status::Delivered, i64::from(no)));
@@ -59,37 +54,36 @@ fn a_snapshot_of_a_live_journal_is_one_of_a_moment() {
         ..Options::default()
     };
     let mut ledger = open_with(directory.path(), options);
-    let stop = AtomicBool::new(false);
-    let (looks, allowed) = (AtomicU32::new(0), AtomicU32::new(0));
     let counts: Vec<u32> = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(SeqCst) {
-                assert_prefixes(directory.path());
-                looks.fetch_add(1, SeqCst);
+        let (look, looks) = bounded(0);
+        let seen = directory.path();
+        scope.spawn(move || {
+            // Until nobody wants to know any more.
+            while look.send(()).is_ok() {
+                assert_prefixes(seen);
             }
         });
         let start = |thread| {
-            let (journal, allowed, stop) = (ledger.journal(), &allowed, &stop);
-            scope.spawn(move || work(journal, thread, allowed, stop))
+            let (tell, told) = unbounded();
+            let journal = ledger.journal();
+            (tell, scope.spawn(move || work(journal, thread, &told)))
         };
-        let workers: Vec<_> = (0..THREADS).map(start).collect();
-        let stopper = StopAtEnd(&stop);
+        let (tell, workers): (Vec<_>, Vec<_>) = (0..THREADS).map(start).unzip();
         let mut now = Instant::now();
-        while ledger.segment < 6 || looks.load(SeqCst) < 4 {
+        for _ in 0..ROUNDS {
+            tell.iter().for_each(|tell| tell.send(150).unwrap());
             // A snapshot may keep a fold from its commit: then it is tried again.
             now += FOLD_AGAIN;
-            if allowed.load(SeqCst) < ALLOWED_MAX {
-                allowed.fetch_add(150, SeqCst);
-            }
             ledger.tick_at(now).unwrap();
-            std::thread::yield_now();
+            looks.recv().unwrap();
         }
-        drop(stopper);
+        drop(tell);
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap())
             .collect()
     });
+    assert!(ledger.segment > 2, "nothing was rotated");
     ledger.finish().unwrap();
     let seen = all(directory.path());
     assert_eq!(seen.len(), counts.iter().sum::<u32>() as usize);
@@ -98,15 +92,6 @@ fn a_snapshot_of_a_live_journal_is_one_of_a_moment() {
         assert!(no / THREADS < counts[(no % THREADS) as usize]);
         let delivered = attempt(no, Status::Delivered, i64::from(no));
         assert_eq!(outcome.last, Some(delivered));
-    }
-}
-
-/// Lets the threads end, whatever becomes of the test.
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
     }
 }
 
