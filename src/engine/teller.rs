@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::book::{Book, Entry};
 use crate::ledger::{Attempt, Via, Writer};
-use crate::mail::{QueueId, RecipientNo, Status};
+use crate::mail::{Envelope, QueueId, RecipientNo, Status};
+use crate::retry;
 
 /// Attempts are told in groups of this size, or after [`TELL_AFTER`].
 const GROUP: usize = 32;
@@ -66,6 +67,15 @@ impl Teller {
         recorded
     }
 
+    /// An intent named these, and their mail did not leave with it: they stand where they stood.
+    pub fn untried(&mut self, envelopes: &[Envelope]) {
+        let at = jiff::Timestamp::now().as_millisecond();
+        for envelope in envelopes {
+            let status = retry::pending(envelope.passage);
+            self.writer.left(at, status, &[envelope.recipient]);
+        }
+    }
+
     /// These are not tried again in this run. A final state is recorded; the others follow from the attempts.
     pub fn leave(&mut self, recipients: Vec<(RecipientNo, Status)>) {
         for group in recipients.chunk_by(|a, b| a.1 == b.1) {
@@ -112,7 +122,7 @@ impl Drop for Teller {
 mod tests {
     use super::*;
     use crate::engine::book::scratch::{ledger_in, scratch};
-    use crate::mail::{Passage, Scope, Stage, Verdict};
+    use crate::mail::{MessageNo, Passage, Scope, Stage, Verdict};
 
     fn attempt(recipient: u32, status: Status) -> Attempt {
         Attempt {
@@ -162,6 +172,23 @@ mod tests {
             statuses,
             [Status::Delivered, Status::InDoubt, Status::InDoubt]
         );
+    }
+
+    #[test]
+    fn who_was_intended_and_not_tried_stands_where_he_stood() {
+        let scratch = scratch();
+        let mut teller = Teller::new(scratch.book.clone(), QueueId(0));
+        let fresh = Envelope::new(MessageNo(0), RecipientNo(0));
+        let mut tried = Envelope::new(MessageNo(0), RecipientNo(1));
+        tried.passage.attempts = 1;
+        let who = [fresh.recipient, tried.recipient];
+        let via = Via::none(QueueId(0));
+        teller.intend(&via, who.iter().copied()).unwrap();
+        teller.untried(&[fresh, tried]);
+        drop((teller, scratch.ledger));
+        let ledger = ledger_in(scratch.directory.path());
+        let statuses = [0, 1].map(|n| ledger.standing(RecipientNo(n)).status);
+        assert_eq!(statuses, [Status::Queued, Status::Deferred]);
     }
 
     #[test]

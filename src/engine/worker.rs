@@ -58,6 +58,8 @@ pub struct Worker {
     next: Parcel,
     /// The run given ahead is for this site, and its policy asks for another session than the one that is open.
     other_session: Option<(SiteId, Arc<Exchange>)>,
+    /// It is recorded that the content of the transaction under way leaves.
+    is_intended: bool,
     rng: fastrand::Rng,
 }
 
@@ -84,6 +86,7 @@ impl Worker {
             parcel: Parcel::default(),
             next: Parcel::default(),
             other_session: None,
+            is_intended: false,
             rng: fastrand::Rng::new(),
         }
     }
@@ -292,6 +295,7 @@ impl Worker {
         if self.teller.intend(&via, recipients).is_err() {
             return self.give_up();
         }
+        self.is_intended = true;
         if let Some(session) = &mut self.session {
             session.send_body(self.parcel.content.bytes());
             self.shared.settings.trip.at("worker");
@@ -360,6 +364,9 @@ impl Worker {
                 RecipientEnd::Verdict(verdict) => self.end(*envelope, verdict, &via, parcel.began),
                 RecipientEnd::Again | RecipientEnd::NotTried => untried.push(*envelope),
             }
+        }
+        if std::mem::take(&mut self.is_intended) {
+            self.teller.untried(&untried);
         }
         self.desk.put_back(&untried);
         self.parcel = parcel;
