@@ -150,6 +150,20 @@ impl Lab {
         program.wait()
     }
 
+    /// Goes on with jobs; what the receiver is and how it is reached is what the jobs remember.
+    pub fn resume(&self, arguments: &[&str]) -> Ended {
+        let report = self.path("report.csv");
+        let _ = std::fs::remove_file(&report);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailer"));
+        command
+            .args(["resume", "--state"])
+            .arg(self.path("state"))
+            .args(arguments)
+            .env("XDG_CONFIG_HOME", "/proc/nope")
+            .env("HOME", "/proc/nope");
+        Program::start(command, report).wait()
+    }
+
     /// Delivers what is written to standard input.
     pub fn pipe(&self, batch: &Batch, arguments: &[&str]) -> Ended {
         let mut program = self.start_with(&[&["-"], arguments].concat(), &[]);

@@ -14,6 +14,7 @@ mod dot; // what comes before a final dot, and what has left behind it
 mod fallback; // servers that take what others did not
 mod finish; // ending in time, and going on
 mod inputs; // from what a batch can be read
+mod jobs; // going on without the batch
 mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
