@@ -154,7 +154,11 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8], durable: bool) -> Re
     if durable {
         file.as_file().sync_data().map_err(fail)?;
     }
-    file.persist(&place).map_err(|error| fail(error.error))?;
+    // By the system library like every other change to the state directory, so that tests can stand in between.
+    let path = file.into_temp_path();
+    fs::rename(&path, &place).map_err(fail)?;
+    // It has another name now: nothing is to be removed.
+    let _ = path.keep();
     if durable {
         sync_dir(dir)?;
     }
