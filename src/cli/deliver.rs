@@ -11,13 +11,14 @@ use super::args::{DeliveryArgs, ShowArgs};
 use super::batch::Batch;
 use super::conclude::conclude;
 use super::exit::{Exit, Failure};
+use super::flags::JobFlags;
 use super::say;
 use super::target::Target;
 use super::watch::{Told, watch};
 use crate::batch::BatchStore;
 use crate::engine::run::{self, RunEnd, StartError, Work};
 use crate::engine::settings::Settings;
-use crate::job::{Job, JobState};
+use crate::job::{self, Job, JobState};
 use crate::ledger::{Ledger, LedgerError, Options};
 use crate::mail::{MessageNo, RecipientNo, Status};
 use crate::report::rows::{Report, Row};
@@ -129,25 +130,35 @@ pub fn open_ledger(job: &Job, store: &Arc<BatchStore>, settings: &Settings) -> R
     Ledger::open(job.dir(), options, Arc::clone(store) as _).map_err(ledger_failure)
 }
 
-/// A loss of power may cost the index of a named job what its journal still has. Who is new would then get the numbers of
-/// others, and count as sent to: nothing new is read.
+/// A loss of power may cost the index of a job what its journal still has. From a batch of files that is read again; but
+/// only if it is what it was, since the journal knows recipients by their numbers. Who is new under a name would get the
+/// numbers of others, and count as sent to: nothing new is read.
 fn check_numbers(job: &Job, batch: &Batch, ledger: &Ledger) -> Result<()> {
-    let named = job
-        .card()
-        .name
-        .as_deref()
-        .filter(|_| batch.reader.is_some());
-    match named {
-        Some(name) if ledger.len() > batch.store.recipient_count() => {
-            let text = format!(
-                "job {name} has lost a part of its index: nothing new can be sent under that name"
-            );
-            Err(Failure::new(Exit::Io, text)
-                .hint(format!("`mailer resume {name}` sends what is known of it; choose another name for what is new"))
-                .into())
-        }
-        _ => Ok(()),
+    if batch.reader.is_none() || ledger.len() <= batch.store.recipient_count() {
+        return Ok(());
     }
+    let card = job.card();
+    if let Some(name) = &card.name {
+        let text = format!(
+            "job {name} has lost a part of its index: nothing new can be sent under that name"
+        );
+        return Err(Failure::new(Exit::Io, text)
+            .hint(format!("`mailer resume {name}` sends what is known of it; choose another name for what is new"))
+            .into());
+    }
+    let read = JobFlags::from_card(card)?.read;
+    let digest = job::digest(&read.batch, read.to_file.as_deref(), &card.numbering);
+    let digest = digest.map_err(super::job::failure)?;
+    if card.digest.as_deref() == Some(&digest.text) {
+        return Ok(());
+    }
+    let text = format!(
+        "job {} has lost a part of its index, and its batch is not what it was: nothing was sent",
+        job.id()
+    );
+    Err(Failure::new(Exit::Data, text)
+        .hint("put the batch back as it was, and go on then")
+        .into())
 }
 
 /// An error of the ledger as the program's.

@@ -30,6 +30,8 @@ const CHUNK: usize = 256;
 pub struct Past {
     /// True for recipients that are settled for good, by number.
     settled: Vec<bool>,
+    /// So many of them are in the store.
+    in_store: usize,
     /// Of the others, those that were tried.
     tried: HashMap<RecipientNo, (Standing, Option<Duration>)>,
     /// How long their deferred mail rests.
@@ -38,9 +40,11 @@ pub struct Past {
 }
 
 impl Past {
-    /// Of all recipients in `store`, what `ledger` knows. `None` if there are none.
+    /// Of all recipients in `store`, what `ledger` knows. A loss of power may have cost the index what the journal still has:
+    /// those recipients are read from the batch again, and known when they arrive. `None` if there are none.
     pub fn of(ledger: &Ledger, store: &BatchStore, policy: RetryPolicy) -> Option<Past> {
-        let count = store.recipient_count();
+        let in_store = store.recipient_count();
+        let count = in_store.max(ledger.len());
         if count == 0 {
             return None;
         }
@@ -55,10 +59,26 @@ impl Past {
         });
         Some(Past {
             settled: standings.collect(),
+            in_store,
             tried,
             policy,
             now: (Instant::now(), jiff::Timestamp::now().as_millisecond()),
         })
+    }
+
+    /// What a recipient has been through, and the time before which it rests. `None` if it is settled.
+    pub fn left(
+        &self,
+        recipient: RecipientNo,
+        rng: &mut fastrand::Rng,
+    ) -> Option<(Passage, Option<Instant>)> {
+        if self.settled.get(recipient.index()).copied() == Some(true) {
+            return None;
+        }
+        let tried = self.tried.get(&recipient);
+        Some(tried.map_or((Passage::default(), None), |tried| {
+            (tried.0.passage, self.due(tried, rng))
+        }))
     }
 
     /// The time before which a recipient rests: its last attempt, and the rest that its failure or its server asks for.
@@ -106,12 +126,12 @@ pub fn take_up(
     to_router: &Sender<Vec<Addressed>>,
 ) {
     let mut rng = fastrand::Rng::new();
-    let last = RecipientNo(past.settled.len() as u32 - 1);
-    shared.book.enter(Entry::Admitted { last });
+    if let Some(last) = past.in_store.checked_sub(1) {
+        let last = RecipientNo(last as u32);
+        shared.book.enter(Entry::Admitted { last });
+    }
     let gauges = &shared.gauges;
-    gauges
-        .recipients
-        .fetch_add(past.settled.len() as u64, Relaxed);
+    gauges.recipients.fetch_add(past.in_store as u64, Relaxed);
     let mut chunk = Vec::with_capacity(CHUNK);
     for number in 0..shared.store.message_count() as u32 {
         let message = MessageNo(number);
@@ -121,21 +141,18 @@ pub fn take_up(
         };
         let first = record.first_recipient();
         for recipient in (first..first + record.recipients()).map(RecipientNo) {
-            if past.settled.get(recipient.index()).copied().unwrap_or(true) {
+            let Some((passage, not_before)) = past.left(recipient, &mut rng) else {
                 continue;
-            }
+            };
             let Some((_, Ok(mailbox))) = shared.store.address(recipient) else {
                 teller.add(&invalid_attempt(recipient, unfit()));
                 continue;
             };
             let mut envelope = Envelope::new(message, recipient);
-            let standing = past.tried.get(&recipient);
-            if let Some((standing, _)) = standing {
-                envelope.passage = standing.passage;
-            }
+            envelope.passage = passage;
             chunk.push(Addressed {
                 envelope,
-                not_before: standing.and_then(|standing| past.due(standing, &mut rng)),
+                not_before,
                 domain: mailbox.domain().clone(),
             });
             if chunk.len() >= CHUNK {

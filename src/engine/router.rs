@@ -83,7 +83,10 @@ pub fn take_in(reading: Reading, shared: &Shared, to_router: &Sender<Vec<Address
     let mut chunk = Vec::with_capacity(CHUNK);
     loop {
         match reader.next_arrival() {
-            Ok(Some(arrival)) => admit(&arrival, shared, &mut teller, &mut chunk, &mut end),
+            Ok(Some(arrival)) => {
+                let past = reading.past.as_ref();
+                admit(&arrival, past, shared, &mut teller, &mut chunk, &mut end);
+            }
             Ok(None) => break,
             Err(error) => {
                 end.error = Some(error);
@@ -121,9 +124,11 @@ fn hand_on(
     true
 }
 
-/// Tells the ledger who is to get the message, settles what cannot be sent, and hands on the rest.
+/// Tells the ledger who is to get the message, settles what cannot be sent, and hands on the rest, but for those whom an
+/// earlier run has settled, although its index of them is lost.
 fn admit(
     arrival: &Arrival<'_>,
+    past: Option<&Past>,
     shared: &Shared,
     teller: &mut Teller,
     chunk: &mut Vec<Addressed>,
@@ -151,11 +156,20 @@ fn admit(
             end.problems.push(format!("{problem}{hint}"));
         }
     }
+    let mut rng = fastrand::Rng::new();
     for recipient in arrival.recipients {
+        let left = past.map_or(Some(Default::default()), |past| {
+            past.left(recipient.no, &mut rng)
+        });
+        let Some((passage, not_before)) = left else {
+            continue;
+        };
+        let mut envelope = Envelope::new(arrival.message, recipient.no);
+        envelope.passage = passage;
         match &recipient.outcome {
             Ok(mailbox) => chunk.push(Addressed {
-                envelope: Envelope::new(arrival.message, recipient.no),
-                not_before: None,
+                envelope,
+                not_before,
                 domain: mailbox.domain().clone(),
             }),
             Err(problem) => teller.add(&invalid_attempt(recipient.no, problem.verdict())),

@@ -144,6 +144,15 @@ struct Versioned {
 }
 
 impl JobCard {
+    /// True if the power went before the card of a job that was just made reached the disk: a name is there, and nothing
+    /// behind it. A job that ran for longer than a moment has a card, since a run writes it out when it begins; and one
+    /// whose journal was folded certainly had one.
+    pub(super) fn was_never_written(dir: &Path) -> bool {
+        let is_folded = dir.join("ledger.sqlite").symlink_metadata().is_ok();
+        let bytes = files::read(&dir.join(CARD), CARD_BYTES_MAX);
+        !is_folded && bytes.is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+    }
+
     /// Reads the card in the directory of job `id`.
     pub(super) fn read(dir: &Path, id: &str) -> Result<JobCard, JobError> {
         let path = dir.join(CARD);

@@ -111,6 +111,7 @@ impl StateDir {
                 Ok(card) => listing.cards.push(card),
                 // Removed while we were looking.
                 Err(_) if !self.exists(&name) => {}
+                Err(_) if JobCard::was_never_written(&self.job_dir(&name)) => {}
                 Err(error) => listing.unreadable.push((name, error)),
             }
         }
@@ -339,11 +340,12 @@ impl StateDir {
         }
     }
 
-    /// Removes what crashes left of jobs that were being made or removed. Who calls it holds the state directory's lock: nobody
+    /// Removes what crashes and losses of power left of jobs that were being made or removed. Who calls it holds the state directory's lock: nobody
     /// makes a job now. What cannot be removed stays.
     fn sweep(&self) -> Result<(), JobError> {
         for name in self.names()? {
-            if name.starts_with(BEING_MADE) || name.starts_with(BEING_REMOVED) {
+            let is_lost = id::is_name(&name) && JobCard::was_never_written(&self.job_dir(&name));
+            if is_lost || name.starts_with(BEING_MADE) || name.starts_with(BEING_REMOVED) {
                 let _ = fs::remove_dir_all(self.jobs.join(name));
             }
         }

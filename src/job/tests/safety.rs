@@ -163,7 +163,7 @@ fn a_card_cut_anywhere_or_of_another_job_is_damaged_and_hides_no_other_job() {
     let newer = text.replace("\"version\": 1", "\"version\": 2");
     let foreign = text.replace(&id, &good.id);
     // The newline at the end is not part of the value.
-    let cuts = (0..whole.len() - 1).step_by(7).map(|end| &whole[..end]);
+    let cuts = (1..whole.len() - 1).step_by(7).map(|end| &whole[..end]);
     for bytes in cuts.chain([newer.as_bytes(), foreign.as_bytes(), b"\0\xff{}"]) {
         fs::write(&path, bytes).unwrap();
         for error in [
@@ -193,6 +193,27 @@ fn a_card_cut_anywhere_or_of_another_job_is_damaged_and_hides_no_other_job() {
     fs::remove_file(&path).unwrap();
     let error = scratch.state.by_digest(&digest).unwrap_err();
     assert!(matches!(error, JobError::Damaged { .. }), "{error:?}");
+}
+
+#[test]
+fn a_card_that_the_power_took_before_it_was_written_is_that_of_no_job() {
+    let scratch = Scratch::new();
+    let digest = "abcd".to_owned() + &"0".repeat(60);
+    let id = scratch.job(1, of_batch(&digest)).id;
+    let (path, dir) = (card_path(&scratch.state, &id), scratch.state.job_dir(&id));
+    for bytes in [&b""[..], &[0; 512]] {
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(scratch.state.by_digest(&digest).unwrap(), None);
+        assert!(scratch.state.listing().unwrap().unreadable.is_empty());
+    }
+    // Long after that it is damage.
+    fs::write(dir.join("ledger.sqlite"), "x").unwrap();
+    scratch.state.by_digest(&digest).unwrap_err();
+    scratch.job(2, named("other"));
+    assert!(dir.exists());
+    fs::remove_file(dir.join("ledger.sqlite")).unwrap();
+    scratch.job(3, named("another"));
+    assert!(!dir.exists(), "swept away when a job is made");
 }
 
 #[test]
