@@ -83,6 +83,12 @@ pub fn conclude(
 }
 
 fn show_problems(end: &RunEnd) {
+    if let Some(forgiven) = &end.forgiven {
+        say::complain(format!(
+            "a bug in mailer: its thread `{}` has panicked and was replaced: {}",
+            forgiven.thread, forgiven.text
+        ));
+    }
     let Some(read) = &end.read else { return };
     for problem in &read.problems {
         say::complain(problem);

@@ -39,6 +39,7 @@ pub fn run(args: &RetryArgs) -> Result<Exit> {
     let View { store, ledger, .. } = view;
     drop(ledger);
     change::leave(job.dir(), store, Status::Queued, &chosen)?;
+    change::renew(&mut job)?;
     change::refresh(&state, &mut job)?;
     say::to_stdout(&format!(
         "job {id}: {} queued again\nnext: {}\n",

@@ -40,6 +40,9 @@ pub fn run(args: &SettleArgs) -> Result<Exit> {
         (Status::Queued, "queued to be sent again")
     };
     change::leave(job.dir(), store, status, &chosen)?;
+    if args.resend {
+        change::renew(&mut job)?;
+    }
     change::refresh(&state, &mut job)?;
     let mut said = format!(
         "job {id}: {} {what}\n",

@@ -1,6 +1,9 @@
 //! What becomes of a run one of whose threads panics: a bug of ours ends it in order, it never waits for ever.
 //!
-//! Every thread of a run does its work under a [`Watch`]. The first panic is kept with the thread's name; from that moment
+//! A worker that panics has settled its mail (`desk`), and its queue makes another one: that is forgiven once in a run, and told at
+//! its end. Whatever comes after it ends the run, as does a panic of any other thread.
+//!
+//! Every thread of a run does its work under a [`Watch`]. The first such panic is kept with the thread's name; from that moment
 //! no transaction is begun, since the panic hook sets the mark before anything unwinds. Then the queues are told to stop,
 //! and the ledger's thread goes on until the last worker is gone: what is in flight settles as it always does, what a
 //! worker that panicked had begun is in doubt (`desk`), what the ledger was being told of as delivered when it panicked is
@@ -51,7 +54,14 @@ pub struct Watch {
 
 thread_local! {
     /// The run that this thread works for, and its name.
-    static WATCHED: RefCell<Option<(Arc<Shared>, String)>> = const { RefCell::new(None) };
+    static WATCHED: RefCell<Option<Watched>> = const { RefCell::new(None) };
+}
+
+/// A thread that is watched.
+struct Watched {
+    shared: Arc<Shared>,
+    name: String,
+    is_worker: bool,
 }
 
 impl Watch {
@@ -66,15 +76,31 @@ impl Watch {
 
     /// Does `body` as the thread `name`. `None` if it panicked: then the run ends.
     pub fn over<T>(&self, name: &str, body: impl FnOnce() -> T) -> Option<T> {
-        WATCHED.set(Some((Arc::clone(&self.shared), name.to_owned())));
+        self.over_thread(name, false, body)
+    }
+
+    /// Does `body` as the worker `name`: its panic ends the run only if it is not the first.
+    pub fn over_worker(&self, name: &str, body: impl FnOnce()) {
+        self.over_thread(name, true, body);
+    }
+
+    fn over_thread<T>(&self, name: &str, is_worker: bool, body: impl FnOnce() -> T) -> Option<T> {
+        let watched = Watched {
+            shared: Arc::clone(&self.shared),
+            name: name.to_owned(),
+            is_worker,
+        };
+        WATCHED.set(Some(watched));
         let outcome = catch_unwind(AssertUnwindSafe(body));
-        WATCHED.take();
+        let watched = WATCHED.take();
         match outcome {
             Ok(value) => Some(value),
             Err(payload) => {
                 // Noted by the hook already, unless it was another's.
-                note(&self.shared, name, message_of(&*payload));
-                self.end_run();
+                let text = message_of(&*payload);
+                if watched.is_some_and(|watched| watched.note(text)) {
+                    self.end_run();
+                }
                 None
             }
         }
@@ -130,14 +156,11 @@ fn set_hook() {
 }
 
 /// True if the thread is watched: then its panic is noted.
-fn note_watched(
-    watched: &RefCell<Option<(Arc<Shared>, String)>>,
-    info: &PanicHookInfo<'_>,
-) -> bool {
+fn note_watched(watched: &RefCell<Option<Watched>>, info: &PanicHookInfo<'_>) -> bool {
     let Ok(watched) = watched.try_borrow() else {
         return false;
     };
-    let Some((shared, name)) = &*watched else {
+    let Some(watched) = &*watched else {
         return false;
     };
     let place = info
@@ -148,15 +171,23 @@ fn note_watched(
         message_of(info.payload()),
         place.unwrap_or_default()
     );
-    note(shared, name, &text);
+    watched.note(&text);
     true
 }
 
-/// Notes a panic; nothing new is begun from here on. In this order: who sees the run stop must find out why.
-fn note(shared: &Shared, name: &str, text: &str) {
-    shared.break_down(Breakdown {
-        thread: name.to_owned(),
-        text: printable(text, TEXT_MAX),
-    });
-    shared.stop();
+impl Watched {
+    /// Notes a panic. True if it ends the run: then nothing new is begun from here on. In this order: who sees the run stop must
+    /// find out why.
+    fn note(&self, text: &str) -> bool {
+        let what = Breakdown {
+            thread: self.name.clone(),
+            text: printable(text, TEXT_MAX),
+        };
+        if self.is_worker && self.shared.forgive(&what) {
+            return false;
+        }
+        self.shared.break_down(what);
+        self.shared.stop();
+        true
+    }
 }

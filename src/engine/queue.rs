@@ -262,7 +262,7 @@ impl QueueThread {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let _alive = alive;
-                watch.over(&as_watched, || body.work());
+                watch.over_worker(&as_watched, || body.work());
             });
         // If no thread is to be had, the closure is dropped, and the guard on the worker's desk says that it is gone.
         if let Ok(thread) = spawned {

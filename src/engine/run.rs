@@ -102,8 +102,10 @@ pub struct RunEnd {
     pub trouble: Option<String>,
     /// Sites that nothing more was sent to, since their servers refuse us as the sender.
     pub stopped_sites: Vec<StoppedSite>,
-    /// The first thread that panicked, if one did: what is not settled is pending.
+    /// The thread whose panic ended the run, if one did: what is not settled is pending.
     pub breakdown: Option<Breakdown>,
+    /// The worker that panicked and was replaced, if one was: what it was sending is in doubt.
+    pub forgiven: Option<Breakdown>,
 }
 
 /// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
@@ -396,6 +398,7 @@ impl Running {
             trouble: self.shared.trouble().map(str::to_owned),
             stopped_sites: self.shared.stops.from(0),
             breakdown,
+            forgiven: self.shared.forgiven().cloned(),
         }
     }
 }

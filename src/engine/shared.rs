@@ -44,6 +44,7 @@ pub struct Shared {
     stopping: AtomicBool,
     trouble: OnceLock<String>,
     breakdown: OnceLock<Breakdown>,
+    forgiven: OnceLock<Breakdown>,
 }
 
 impl Shared {
@@ -69,6 +70,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             trouble: OnceLock::new(),
             breakdown: OnceLock::new(),
+            forgiven: OnceLock::new(),
         }
     }
 
@@ -85,6 +87,17 @@ impl Shared {
     /// A thread has panicked; the first is kept.
     pub fn break_down(&self, what: Breakdown) {
         let _ = self.breakdown.set(what);
+    }
+
+    /// True if this panic of a worker is the first: it is kept, and the run goes on.
+    pub fn forgive(&self, what: &Breakdown) -> bool {
+        let first = self.forgiven.get_or_init(|| what.clone());
+        first.thread == what.thread
+    }
+
+    /// The panic that was forgiven, if there was one.
+    pub fn forgiven(&self) -> Option<&Breakdown> {
+        self.forgiven.get()
     }
 
     /// What [`Shared::break_down`] was told.

@@ -1,5 +1,6 @@
 //! What becomes of a whole delivery when something of ours fails: a thread that panics, a library that will not start.
 
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -31,6 +32,19 @@ type Rows = Vec<(String, String)>;
 /// Delivers to a receiver that answers the dot late, and makes a thread of this kind fail as it takes something up for the
 /// `nth` time, once the receiver has seen what `when` asks for. Returns the complaint, the report, and the receiver.
 fn deliver_with_panic(kind: &'static str, nth: usize, when: fn(&Stats) -> bool) -> Ended {
+    let (outcome, ended) = deliver_with_panics(kind, nth..=nth, when);
+    Ended {
+        failure: outcome.unwrap_err().downcast::<Failure>().unwrap(),
+        ..ended
+    }
+}
+
+/// The same with a panic each time from the first to the last.
+fn deliver_with_panics(
+    kind: &'static str,
+    times: RangeInclusive<usize>,
+    when: fn(&Stats) -> bool,
+) -> (Result<(Exit, String)>, Ended) {
     let rules = vec!["stage=dot delay=50ms".parse().unwrap()];
     let sink = Arc::new(
         Sink::start(SinkConfig {
@@ -43,7 +57,7 @@ fn deliver_with_panic(kind: &'static str, nth: usize, when: fn(&Stats) -> bool) 
     let received = Arc::new(Mutex::new(0));
     let at_panic = Arc::clone(&received);
     let trip = Trip::new(move |at| {
-        if at == kind && calls.fetch_add(1, SeqCst) + 1 == nth {
+        if at == kind && times.contains(&(calls.fetch_add(1, SeqCst) + 1)) {
             assert!(seen.wait_until(when, PATIENCE));
             *at_panic.lock().unwrap() = seen.stats().messages as usize;
             panic!("planted\u{1b}[2J in {kind}");
@@ -84,17 +98,18 @@ fn deliver_with_panic(kind: &'static str, nth: usize, when: fn(&Stats) -> bool) 
         ..ShowArgs::default()
     };
     let (job, flags) = (JobArgs::default(), DeliveryArgs::default());
-    let error = send::send(&read, &job, &flags, &show, settings).unwrap_err();
+    let outcome = send::send(&read, &job, &flags, &show, settings);
     let rows = csv::Reader::from_path(report).unwrap().into_records();
     let rows = rows.map(|row| row.unwrap());
     let rows = rows.map(|row| (row[1].to_owned(), row[2].to_owned()));
     let received = *received.lock().unwrap();
-    Ended {
-        failure: error.downcast::<Failure>().unwrap(),
+    let ended = Ended {
+        failure: Failure::new(Exit::Done, "none"),
         rows: rows.collect(),
         sink,
         received,
-    }
+    };
+    (outcome, ended)
 }
 
 struct Ended {
@@ -186,14 +201,27 @@ fn a_panic_of_a_resolver_ends_the_run() {
 }
 
 #[test]
-fn a_panic_of_a_worker_ends_the_run_and_leaves_its_message_in_doubt() {
-    let ended = deliver_with_panic("worker", 10, some);
+fn a_worker_that_panics_is_replaced_once_and_its_message_is_in_doubt() {
+    let (outcome, ended) = deliver_with_panics("worker", 10..=10, some);
+    assert_eq!(outcome.unwrap().0, Exit::Pending);
+    let in_doubt = ended.count("in-doubt");
+    assert!((1..=2).contains(&in_doubt), "{:#?}", ended.rows);
+    assert_eq!(ended.count("delivered"), MESSAGES - in_doubt);
+}
+
+#[test]
+fn the_second_panic_of_a_worker_ends_the_run_and_leaves_its_message_in_doubt() {
+    let (outcome, ended) = deliver_with_panics("worker", 10..=usize::MAX, some);
+    let ended = Ended {
+        failure: outcome.unwrap_err().downcast::<Failure>().unwrap(),
+        ..ended
+    };
     let message = ended.failure.message.clone();
     let thread = message.split('`').nth(1).unwrap();
     assert!(thread.starts_with("worker "), "{message}");
     ended.assert_in_order(thread);
     assert!(
-        (1..=2).contains(&ended.count("in-doubt")),
+        (2..=8).contains(&ended.count("in-doubt")),
         "{:#?}",
         ended.rows
     );

@@ -49,6 +49,16 @@ pub fn leave(
     finished.map_err(ledger_failure)
 }
 
+/// What is queued again is as old as that: it expires `--expire` from now.
+///
+/// # Errors
+/// A [`Failure`].
+pub fn renew(job: &mut Job) -> Result<()> {
+    let now = now_ms();
+    job.update(|card| card.renewed_ms = Some(now))
+        .map_err(failure)
+}
+
 /// Brings the card of a job in line with its ledger. A cancelled job stays one.
 ///
 /// # Errors
