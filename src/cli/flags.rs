@@ -46,6 +46,24 @@ impl JobFlags {
         flags
     }
 
+    /// Puts on top what was typed for this run; what was not typed stays as it was.
+    ///
+    /// # Errors
+    /// A bug: flags are always JSON.
+    pub fn overlay(&mut self, typed: &DeliveryArgs) -> Result<()> {
+        let unset = serde_json::to_value(DeliveryArgs::default())?;
+        let mut stored = serde_json::to_value(&self.delivery)?;
+        if let (Some(stored), serde_json::Value::Object(typed)) =
+            (stored.as_object_mut(), serde_json::to_value(typed)?)
+        {
+            let is_typed =
+                |(key, value): &(String, serde_json::Value)| unset.get(key) != Some(value);
+            stored.extend(typed.into_iter().filter(is_typed));
+        }
+        self.delivery = serde_json::from_value(stored)?;
+        Ok(())
+    }
+
     /// For the card.
     ///
     /// # Errors
@@ -110,6 +128,21 @@ mod tests {
         assert_eq!(back.delivery.config, Some("/home/a/c.toml".into()));
         assert_eq!(back.read.to_file, Some("/to".into()));
         assert_eq!(back.delivery.run_for.unwrap().as_secs(), 3000);
+    }
+
+    #[test]
+    fn what_is_typed_for_a_run_wins_and_the_rest_stays() {
+        let words = "mailer send b --relay old.test --port 26 --tls verify --sync";
+        let (read, delivery) = parsed(&words.split(' ').collect::<Vec<_>>());
+        let mut flags = JobFlags::of(&read, &delivery, Path::new("/"));
+        let words = "mailer send b --relay new.test --relay other.test --run-for 5m";
+        let (_, typed) = parsed(&words.split(' ').collect::<Vec<_>>());
+        flags.overlay(&typed).unwrap();
+        let delivery = flags.delivery;
+        assert_eq!(delivery.relay, ["new.test", "other.test"]);
+        assert_eq!((delivery.port, delivery.sync), (Some(26), true));
+        assert_eq!(delivery.tls, Some(crate::cli::args::TlsMode::Verify));
+        assert_eq!(delivery.run_for.unwrap().as_secs(), 300);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::mail::Status;
 /// A [`Failure`]: the job that was named cannot be run.
 pub fn run(args: &ResumeArgs) -> Result<Exit> {
     if let Some(text) = &args.job {
-        let (state, job) = job::take(&args.state, text)?;
+        let (state, job) = job::take(&args.state(), text)?;
         return match job.card().state {
             JobState::Open => go_on(&state, job, args),
             JobState::Finished => Ok(Exit::from_status(job.card().exit.unwrap_or(0))),
@@ -35,7 +35,7 @@ pub fn run(args: &ResumeArgs) -> Result<Exit> {
             }
         };
     }
-    let Some(state) = job::look(&args.state)? else {
+    let Some(state) = job::look(&args.state())? else {
         return Ok(Exit::Done);
     };
     let listing = state.listing().map_err(job::failure)?;
@@ -74,12 +74,8 @@ fn graver(one: Exit, other: Exit) -> Exit {
 fn go_on(state: &StateDir, mut job: Job, args: &ResumeArgs) -> Result<Exit> {
     let mut flags = JobFlags::from_card(job.card())?;
     flags.read.command = "resume";
+    flags.overlay(&args.delivery)?;
     flags.delivery.state = Some(state.path().to_path_buf());
-    flags.delivery.run_for = args.run_for;
-    flags.delivery.finish_by = args.finish_by;
-    if args.state.config.is_some() {
-        flags.delivery.config.clone_from(&args.state.config);
-    }
     let settings = config::settings(&flags.delivery)?;
     let inputs: Vec<_> = job.card().inputs.iter().map(|at| at.path.clone()).collect();
     let report = match &args.show.report {

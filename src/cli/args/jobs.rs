@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{ShowArgs, TimeOfDay, duration, time_of_day};
+use super::{DeliveryArgs, ShowArgs, duration};
 
 /// Where jobs are.
 #[derive(Args, Debug, Default, Clone)]
@@ -24,18 +24,25 @@ pub struct ResumeArgs {
     /// The job: its id, the beginning of it, or the name that it was given
     #[arg(value_name = "JOB")]
     pub job: Option<String>,
-    /// Begin nothing new after this time; what is pending then is left (exit status 75) [default: 1h, for retries only]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub run_for: Option<Duration>,
-    /// Begin nothing new after this time of day, HH:MM; what is pending then is left (exit status 75)
-    #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
-    pub finish_by: Option<TimeOfDay>,
-    /// Where jobs are.
-    #[command(flatten)]
-    pub state: StateArgs,
+    /// How it is delivered, where that is to differ from what the job was begun with.
+    #[command(
+        flatten,
+        next_help_heading = "Delivery, instead of what the job was begun with"
+    )]
+    pub delivery: DeliveryArgs,
     /// What is shown.
     #[command(flatten, next_help_heading = "Output")]
     pub show: ShowArgs,
+}
+
+impl ResumeArgs {
+    /// Where jobs are.
+    pub fn state(&self) -> StateArgs {
+        StateArgs {
+            state: self.delivery.state.clone(),
+            config: self.delivery.config.clone(),
+        }
+    }
 }
 
 /// `mailer jobs`.
