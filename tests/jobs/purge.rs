@@ -58,7 +58,7 @@ fn only_what_is_over_for_long_and_in_nobodys_hands_is_forgotten() {
 fn a_job_with_a_damaged_card_is_kept_and_told() {
     let desk = Desk::new();
     let job = ended(&desk, "old", JobState::Finished, 31);
-    std::fs::write(job.dir().join("job.json"), "").unwrap();
+    std::fs::write(job.dir().join("job.json"), "{").unwrap();
     let (dir, said) = (
         job.dir().to_owned(),
         desk.run(&["purge", "--older-than", "1d"]),
