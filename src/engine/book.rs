@@ -143,23 +143,25 @@ struct Keeper<'a, F> {
     on_failure: F,
     failure: Option<LedgerError>,
     synced_at: Instant,
-    /// Something was written since.
+    /// Something was heard since.
     is_dirty: bool,
 }
 
 impl<F: Fn()> Keeper<'_, F> {
     fn time_to_sync(&self) -> Duration {
-        match self.is_dirty {
-            true => SYNC_EVERY.saturating_sub(self.synced_at.elapsed()),
-            false => Duration::from_secs(3600),
-        }
+        SYNC_EVERY.saturating_sub(self.synced_at.elapsed())
     }
 
+    /// Workers write their intents to the journal and tell nobody until the verdict is there, which may take many minutes:
+    /// so the journal itself is asked.
     fn sync_if_due(&mut self) {
-        if !self.is_dirty || self.synced_at.elapsed() < SYNC_EVERY {
+        if self.synced_at.elapsed() < SYNC_EVERY {
             return;
         }
-        (self.synced_at, self.is_dirty) = (Instant::now(), false);
+        self.synced_at = Instant::now();
+        if !std::mem::take(&mut self.is_dirty) && !self.shared.book.journal.is_unsynced() {
+            return;
+        }
         let synced = self.shared.store.sync();
         let synced = synced
             .map_err(|error| self.ledger.failure(error))

@@ -61,6 +61,11 @@ impl Journal {
         self.is_broken.load(SeqCst)
     }
 
+    /// True if something was appended that would not survive a loss of power yet.
+    pub fn is_unsynced(&self) -> bool {
+        self.is_unsynced.load(SeqCst)
+    }
+
     /// Appends, and hands over the file that it went to.
     fn write(&self, frames: &[u8]) -> io::Result<Arc<File>> {
         let segment = self.segment.read().unwrap_or_else(PoisonError::into_inner);

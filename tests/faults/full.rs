@@ -53,7 +53,9 @@ fn try_fault(fault: Fault) -> Result<bool, String> {
     check_syncs(&ops)?;
     let first: BTreeSet<_> = lab.received().into_iter().collect();
     let ended = lab.send_again(&FLAGS);
-    if !matches!(ended.status, Some(0 | 1)) {
+    // Finished all the same: with the status of the run that did it.
+    let is_done = ended.status == Some(74) && ended.stderr.contains("this batch was sent");
+    if !is_done && !matches!(ended.status, Some(0 | 1)) {
         return Err(format!("going on: {:?} {}", ended.status, ended.stderr));
     }
     let mut times: BTreeMap<_, usize> = BTreeMap::new();
