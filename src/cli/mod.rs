@@ -27,9 +27,11 @@ mod target;
 mod watch;
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
+use signal_hook::consts::SIGXFSZ;
 
 use args::{Cli, Command};
 use exit::Exit;
@@ -48,7 +50,14 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
     exit as u8
 }
 
+/// A file that has come to the limit of sizes (RLIMIT_FSIZE) is an error of the write, as a full disk is, and not the end of
+/// the process, which is what the signal means to one that does not listen to it.
+fn outlive_file_limits() -> std::io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
+
 fn run(command: Command) -> Result<Exit> {
+    outlive_file_limits()?;
     match command {
         Command::Send(mut args) => {
             args.read.command = "send";
