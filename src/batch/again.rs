@@ -30,7 +30,7 @@ pub(super) fn again(inputs: Vec<Input>, store: &BatchStore, known: &Known) -> Ve
             }
             None => preparing
                 .prepare(input, &store.options)
-                .map_err(BatchError::rest_is_lost),
+                .map_err(BatchError::rest_waits),
         };
         prepared.push(result.unwrap_or_else(Prepared::Lost));
     }
@@ -61,7 +61,7 @@ fn find(
     }
     let prepared = preparing
         .prepare(input, &store.options)
-        .map_err(BatchError::rest_is_lost)?;
+        .map_err(BatchError::rest_waits)?;
     let Prepared::Known(found) = prepared else {
         return Err(changed(&source.name, "it was no stream then"));
     };
@@ -76,9 +76,10 @@ fn find(
     Ok(Prepared::Again(number))
 }
 
-fn changed(name: &str, how: &str) -> BatchError {
+/// An input is not what it was.
+pub(super) fn changed(name: &str, how: &str) -> BatchError {
     let what = format!("has changed since it was first read: {how}");
-    BatchError::new(BatchErrorKind::DataErr, name, &what).rest_is_lost()
+    BatchError::new(BatchErrorKind::DataErr, name, &what).rest_waits()
 }
 
 impl BatchReader {

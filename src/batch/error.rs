@@ -80,6 +80,12 @@ impl BatchError {
         self
     }
 
+    /// The same of one that can be put back.
+    pub(super) fn rest_waits(self) -> BatchError {
+        let hint = "once it is what it was, `mailer resume` reads it on; `mailer cancel` gives the rest up";
+        self.rest_is_lost().hint_is(hint)
+    }
+
     pub(super) fn hint_is(mut self, hint: impl Into<String>) -> BatchError {
         self.hint = Some(hint.into());
         self

@@ -7,7 +7,7 @@
 //! What an earlier run of the job read does not arrive again: a batch that was not read to its end is read again, and the messages
 //! that are known are compared with their records (see `again`); of a job with a name only mail that is new arrives (see `keys`).
 
-use super::again::again;
+use super::again::{again, changed};
 use super::content::Content;
 use super::error::{BatchError, BatchErrorKind};
 use super::intake::{Event, Intake};
@@ -23,6 +23,7 @@ use crate::mbox::envelope::{EnvelopeFault, Recipient};
 use crate::mbox::field::FieldKind;
 use crate::mbox::header::Fields;
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -114,6 +115,15 @@ impl BatchReader {
         let mut reader = BatchReader::with(prepared, store);
         reader.keys = Some(Keys::new(keys.unwrap_or_default()));
         Ok(reader)
+    }
+
+    /// For a batch whose inputs were not read to their end, and are another batch now, as the one at `path` shows: nothing
+    /// arrives, and the end is an error.
+    pub fn open_changed(path: &Path, store: Arc<BatchStore>) -> BatchReader {
+        let error = changed(&path.to_string_lossy(), "it is another batch");
+        let mut reader = BatchReader::with(vec![Prepared::Lost(error)], store);
+        reader.ends = false;
+        reader
     }
 
     fn with(prepared: Vec<Prepared>, store: Arc<BatchStore>) -> BatchReader {

@@ -1,8 +1,10 @@
 //! `mailer resume`: goes on with an unfinished job, as it was begun; without a name, with every one that nobody runs, oldest
 //! first: the line for cron.
 //!
-//! Standard input is not read again: of a job whose mail came by a pipe, what was read is delivered.
+//! Standard input is not read again: of a job whose mail came by a pipe, what was read is delivered. Nor are files that do not
+//! hold any more what the job was made of: what an earlier run has read is in the job, and the rest is somebody else's mail.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -129,12 +131,42 @@ fn open(flags: &JobFlags, job: &Job) -> Result<Batch> {
     let reader = if is_over || job.card().name.is_some() {
         None
     } else {
-        let inputs = batch::inputs(&flags.read, &Stdin::Live)?;
-        Some(BatchReader::open(inputs, Arc::clone(&store)).map_err(batch::failure)?)
+        Some(read_on(flags, job.card(), Arc::clone(&store))?)
     };
     Ok(Batch {
         reader,
         store,
         is_live: false,
     })
+}
+
+/// Reads the files on, if they are the batch still: the reader knows what it has met before, but behind that, and in a job
+/// that died before its first message was read, anything would do.
+fn read_on(flags: &JobFlags, card: &JobCard, store: Arc<BatchStore>) -> Result<BatchReader> {
+    let inputs = batch::inputs(&flags.read, &Stdin::Live)?;
+    let reader = match changed(flags, card) {
+        // The reader says what is wrong with one that is not there.
+        Some(path) if path.exists() => BatchReader::open_changed(&path, store),
+        _ => BatchReader::open(inputs, store).map_err(batch::failure)?,
+    };
+    Ok(reader)
+}
+
+/// The file, or one of those, that makes the batch another one than it was; `None` if all is as it was, under the same names.
+fn changed(flags: &JobFlags, card: &JobCard) -> Option<PathBuf> {
+    let is_stamped = card.inputs.iter().all(|stamp| stamp.regular);
+    let differs = crate::job::unchanged(&card.inputs).err();
+    if is_stamped && differs.is_none() {
+        return None;
+    }
+    // Touched, copied back, or a Maildir: the content says.
+    let to_file = flags.read.to_file.as_deref();
+    let now = crate::job::digest(&flags.read.batch, to_file, &card.numbering);
+    match (now, &card.digest) {
+        (Ok(now), Some(digest)) if now.text == *digest => None,
+        _ => match differs {
+            Some(JobError::Changed { path }) => Some(path),
+            _ => card.inputs.first().map(|stamp| stamp.path.clone()),
+        },
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mailer::cli::args::{DeliveryArgs, ReadArgs};
 use mailer::cli::flags::JobFlags;
-use mailer::job::{Job, JobState};
+use mailer::job::{Job, JobState, digest};
 use mailer::mail::Status;
 use mailer::sink::dns::DnsServer;
 use mailer::sink::{Sink, SinkConfig, zone_text};
@@ -192,6 +192,50 @@ fn a_damaged_card_is_told_and_keeps_no_other_job_from_going_on() {
     said.assert(65)
         .assert_err(&[bad.id(), "its card cannot be used"]);
     assert_eq!(net.taken(), ["two@b.test"]);
+}
+
+/// A batch with other words of the same length behind its first messages.
+fn other_end(first: usize) -> Vec<u8> {
+    let place = BATCH.match_indices("\nFrom a@b").nth(first - 1).unwrap().0;
+    let (known, rest) = BATCH.split_at(place);
+    latin(&format!("{known}{}", rest.replace("@f.test", "@w.test")))
+}
+
+#[test]
+fn another_batch_in_the_place_of_one_that_was_not_read_to_its_end_is_nobodys() {
+    // All of it is other mail, though the job knows nothing of it yet; or the end is, behind what the job knows.
+    let wholly = latin(&BATCH.replace(".test", ".wrong"));
+    for (known, other, taken) in [(0, wholly, 0), (2, other_end(2), 7)] {
+        let (desk, net) = (Desk::new(), Net::new(&[]));
+        let batch = desk.file("batch.mbox", latin(BATCH));
+        let mut job = desk.job_with(None, &reading(&[&batch]), &net.flags(), known);
+        let digest = digest(&[batch.clone()], None, &job.card().numbering).unwrap();
+        job.update(|card| card.digest = Some(digest.text)).unwrap();
+        let id = job.id().to_owned();
+        drop(job);
+        desk.file("batch.mbox", other);
+        for _ in 0..2 {
+            let said = desk.run(&["resume", &id]);
+            said.assert(65).assert_err(&[
+                "batch.mbox: has changed since it was first read: it is another batch",
+                "what had not been read of the batch is not part of this job",
+                "hint: once it is what it was, `mailer resume` reads it on",
+            ]);
+            assert_eq!(net.taken().len(), taken, "{known}");
+            assert_eq!(desk.card(&id).state, JobState::Open);
+        }
+        fs::remove_file(&batch).unwrap();
+        desk.run(&["resume"])
+            .assert(66)
+            .assert_err(&["batch.mbox: cannot open: "]);
+        assert_eq!(net.taken().len(), taken, "{known}");
+        // Another file with the same content is the batch.
+        desk.file("batch.mbox", latin(BATCH));
+        desk.run(&["resume"]).assert(1);
+        assert_eq!(net.taken().len(), 9);
+        assert!(net.taken().iter().all(|one| one.ends_with(".test")));
+        assert_eq!(desk.card(&id).state, JobState::Finished);
+    }
 }
 
 /// What `flags` say of where the batch comes from is replaced by standard input.
