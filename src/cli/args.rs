@@ -208,6 +208,11 @@ pub struct DeliveryArgs {
     /// Record each message on disk before its final dot leaves: survives a loss of power, costs speed
     #[arg(long)]
     pub sync: bool,
+    /// A journal of this length is folded: no flag or key leads here, but a job's card does, in tests of what a crash
+    /// leaves of a fold.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_bytes: Option<u64>,
 }
 
 /// What is shown of a run.

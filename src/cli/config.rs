@@ -359,6 +359,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.retry.expire, flags.expire);
     set(&mut settings.retry.run_for, flags.run_for);
     settings.stop_after = flags.run_for;
+    set(&mut settings.segment_bytes, flags.segment_bytes);
     if let Some(time) = flags.finish_by {
         let left = time.until(&jiff::ZonedDateTime::now());
         settings.retry.run_for = settings.retry.run_for.min(left);

@@ -25,9 +25,6 @@ use crate::report::rows::{Report, Row};
 use crate::report::summary::Summary;
 use crate::retry::InDoubt;
 
-/// The journal is folded into the database whenever it has grown to this.
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-
 /// What a run needs, apart from the flags.
 pub struct Plan {
     /// The job, held by us.
@@ -121,7 +118,7 @@ pub fn open_ledger(job: &Job, store: &Arc<BatchStore>, settings: &Settings) -> R
     let queues = settings.queues.iter().map(|queue| queue.name.clone());
     let options = Options {
         sync_each: settings.sync,
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: settings.segment_bytes,
         queues: std::iter::once("general".to_owned())
             .chain(queues)
             .collect(),

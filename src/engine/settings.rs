@@ -79,6 +79,8 @@ pub struct Settings {
     pub age: Duration,
     /// Every intent is on disk before the final dot of its message leaves: what is recorded survives a loss of power, too.
     pub sync: bool,
+    /// The journal is folded into the database whenever it has grown to this.
+    pub segment_bytes: u64,
     /// Begin no new transaction after this time, if it was asked for; the default of `retry.run_for` ends retries only.
     pub stop_after: Option<Duration>,
     /// The specific queues, by the order of the configuration.
@@ -231,6 +233,7 @@ impl Default for Settings {
             guard: 20 * 60 * MINUTE,
             age: Duration::ZERO,
             sync: false,
+            segment_bytes: 64 * 1024 * 1024,
             stop_after: None,
             queues: Vec::new(),
             trip: Trip::default(),
