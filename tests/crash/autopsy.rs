@@ -3,10 +3,13 @@
 //! The job's side is read with [`Snapshot`], as any look at a job is: nothing is changed by it.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use mailer::ledger::{Outcome, Snapshot};
 use mailer::mail::{RecipientNo, Status};
 
+use crate::job::{Look, look};
+use crate::resumed::Fate;
 use crate::run::{Ended, jobs, settle};
 use crate::stage::Stage;
 
@@ -15,12 +18,28 @@ pub struct Case<'a> {
     stage: &'a Stage,
     /// How often each was in doubt when a run was killed.
     pub doubts: Vec<u32>,
+    /// How many of these doubts a person has settled.
+    settled: Vec<u32>,
     /// Messages taken before the run that is looked at.
     seen: usize,
     /// The last run that the ledger knew of.
     run: u32,
+    /// The last segment of its journal.
+    segment: u64,
     /// `--in-doubt hold`.
     holds: bool,
+    /// What became of the batch file.
+    fate: Fate,
+}
+
+/// What a kill has left.
+pub struct Left {
+    /// Where the run was.
+    pub phase: Phase,
+    /// It had sealed a segment of the journal and gone on in another.
+    pub was_rotated: bool,
+    /// The job as a person sees it, if there is one.
+    pub job: Option<(PathBuf, Look)>,
 }
 
 /// Recipients at the end of a round.
@@ -34,6 +53,25 @@ pub struct End {
     pub twice: usize,
     /// Left for a person to settle.
     pub held: usize,
+    /// Got nothing, and are not among those of whom it is said.
+    pub lost: usize,
+    /// Got their mail twice and were never in doubt.
+    pub unsure: usize,
+    /// Their bytes were gone.
+    pub invalid: usize,
+}
+
+impl End {
+    /// Both together.
+    pub fn add(&mut self, other: &End) {
+        self.in_doubt += other.in_doubt;
+        self.resent += other.resent;
+        self.twice += other.twice;
+        self.held += other.held;
+        self.lost += other.lost;
+        self.unsure += other.unsure;
+        self.invalid += other.invalid;
+    }
 }
 
 /// Where a run was when it was killed.
@@ -89,14 +127,34 @@ impl<'a> Case<'a> {
         Case {
             stage,
             doubts: vec![0; stage.mails.len()],
+            settled: vec![0; stage.mails.len()],
             seen: 0,
             run: 0,
+            segment: 0,
             holds,
+            fate: Fate::Stays,
         }
     }
 
+    /// What has become of the batch file since the first kill.
+    pub fn batch_is(&mut self, fate: Fate) {
+        self.fate = fate;
+    }
+
+    /// A person has settled the doubts about these; that is a run to the ledger, too.
+    pub fn settled(&mut self, job: &Path, places: impl Iterator<Item = usize>) {
+        places.for_each(|place| self.settled[place] = self.doubts[place]);
+        let run = Snapshot::read(job).unwrap().run();
+        self.segment += u64::from(run - std::mem::replace(&mut self.run, run));
+    }
+
+    /// Doubts that nobody has settled.
+    fn open_doubts(&self, place: usize) -> u32 {
+        self.doubts[place] - self.settled[place]
+    }
+
     /// Looks at the job after its run was killed.
-    pub fn look(&mut self, sessions: Sessions) -> Phase {
+    pub fn look(&mut self, sessions: Sessions) -> Left {
         settle(&self.stage.lab);
         let most = sessions.most(self.stage);
         let taken = self.taken();
@@ -104,9 +162,15 @@ impl<'a> Case<'a> {
         let new = &messages[self.seen.min(messages.len())..];
         let Some(job) = jobs(&self.stage.lab).pop() else {
             assert!(messages.is_empty(), "mail was sent before there was a job");
-            return Phase::Start;
+            return Left {
+                phase: Phase::Start,
+                was_rotated: false,
+                job: None,
+            };
         };
-        let phase = phase(&job, !new.is_empty());
+        let mut phase = phase(&job, !new.is_empty());
+        let before = self.segment;
+        self.segment = last_segment(&job).max(before);
         let snapshot = Snapshot::read(&job).unwrap();
         let outcomes = outcomes(&snapshot, self.stage.mails.len());
         let mut sending: HashSet<usize> = (0..outcomes.len())
@@ -119,6 +183,7 @@ impl<'a> Case<'a> {
                 "mail was sent that the ledger does not know of"
             );
             sending.clear();
+            phase = Phase::Start;
         }
         for (place, outcome) in outcomes.iter().enumerate() {
             self.doubts[place] += u32::from(sending.contains(&place));
@@ -126,7 +191,13 @@ impl<'a> Case<'a> {
         }
         self.check_sessions(new, &sending, most);
         self.seen = messages.len();
-        phase
+        drop(snapshot);
+        let look = look(self.stage, &job, &outcomes);
+        Left {
+            phase,
+            was_rotated: self.segment > before + 1,
+            job: Some((job, look)),
+        }
     }
 
     /// Whoever got mail is delivered or was in doubt, and whoever is delivered got mail.
@@ -153,13 +224,14 @@ impl<'a> Case<'a> {
         let lossy = u32::from(self.stage.may_be_lossy(place));
         let most = match self.holds {
             true => 1,
-            false => (1 + self.doubts[place] + lossy).min(2),
+            false => (1 + self.open_doubts(place) + lossy).min(2),
         };
         let mail = &self.stage.mails[place];
         assert!(
             taken <= most,
-            "{mail:?} was taken {taken} times, and was in doubt at {} kills",
-            self.doubts[place]
+            "{mail:?} was taken {taken} times, was in doubt at {} kills, and settled after {}",
+            self.doubts[place],
+            self.settled[place]
         );
     }
 
@@ -203,46 +275,92 @@ impl<'a> Case<'a> {
     /// Looks at the job after a run that ended by itself: every recipient, by the rules of its receiver, and the report.
     pub fn close(&mut self, ended: &Ended) -> End {
         settle(&self.stage.lab);
-        assert_eq!(ended.status, 1, "{}", ended.stderr);
         let jobs = jobs(&self.stage.lab);
         assert_eq!(jobs.len(), 1, "{jobs:?}");
         let snapshot = Snapshot::read(&jobs[0]).unwrap();
         assert_eq!(snapshot.sending(), 0, "{}", ended.stderr);
         let outcomes = outcomes(&snapshot, self.stage.mails.len());
+        drop(snapshot);
+        let look = look(self.stage, &jobs[0], &outcomes);
+        self.check_status(ended, &look);
         let taken = self.taken();
         for (place, outcome) in outcomes.iter().enumerate() {
             self.check_known(place, outcome, taken[place]);
-            self.check_end(place, outcome, taken[place]);
+            if place < look.known {
+                self.check_end(place, outcome, taken[place]);
+            } else {
+                assert_eq!(taken[place], 0, "nobody is to know of {place}");
+            }
         }
-        // A job that had finished before it was killed is only spoken of: there is no report.
-        if ended.stderr.contains("nothing was sent") {
-            assert!(ended.rows.is_empty(), "{}", ended.stderr);
+        // Of a job that had finished before it was killed there is nothing to report, nor of one without a batch.
+        let is_silent = ended.was_over || look.known == 0;
+        if is_silent && ended.rows.is_empty() {
+            let said = ended.stderr.contains("nothing was sent");
+            assert!(said || self.resumed(ended), "{}", ended.stderr);
         } else {
-            self.check_report(ended, &outcomes, &taken);
+            self.check_report(ended, &outcomes[..look.known], &taken);
         }
         let stats = self.stage.lab.sink.stats();
         assert_eq!(stats.violations_total(), 0, "{stats}");
+        self.sum_up(&outcomes[..look.known], &taken)
+    }
+
+    /// `mailer resume` has nothing to say of a job that is over.
+    fn resumed(&self, ended: &Ended) -> bool {
+        self.fate != Fate::Stays || ended.stderr.is_empty()
+    }
+
+    /// The exit status, and what is said if the rest of the batch could not be read.
+    fn check_status(&self, ended: &Ended, look: &Look) {
+        let stderr = &ended.stderr;
+        if look.is_read_to_end {
+            assert_eq!(look.known, self.stage.mails.len(), "{stderr}");
+            let is_right = ended.status == 1 || ended.was_over && ended.status == 0;
+            assert!(is_right, "{}: {stderr}", ended.status);
+            return;
+        }
+        assert_ne!(self.fate, Fate::Stays, "{stderr}");
+        assert_eq!(ended.status, self.fate.status(), "{stderr}");
+        let lines: Vec<&str> = stderr
+            .lines()
+            .filter(|line| line.contains("batch.mbox: "))
+            .collect();
+        assert_eq!(lines.len(), 1, "{stderr}");
+        let says = lines[0].contains("what had not been read of the batch is not part of this job");
+        assert!(says || look.known == 0, "{stderr}");
+    }
+
+    fn sum_up(&self, outcomes: &[Outcome], taken: &[u32]) -> End {
         let mut end = End::default();
-        for (outcome, taken) in outcomes.iter().zip(&taken) {
-            let attempts = outcome
-                .last
-                .as_ref()
-                .map_or(0, |last| last.passage.attempts);
+        for (place, (outcome, taken)) in outcomes.iter().zip(taken).enumerate() {
+            let last = outcome.last.as_ref();
+            let attempts = last.map_or(0, |last| last.passage.attempts);
+            let is_told = matches!(
+                outcome.status,
+                Status::Refused | Status::Invalid | Status::Held
+            );
+            let in_doubt = self.doubts[place] > 0 || self.stage.may_be_lossy(place);
             end.in_doubt += usize::from(was_in_doubt(outcome));
             end.resent += usize::from(was_in_doubt(outcome) && attempts > 1);
             end.twice += usize::from(*taken > 1);
             end.held += usize::from(outcome.status == Status::Held);
+            end.invalid += usize::from(outcome.status == Status::Invalid);
+            end.lost += usize::from(*taken == 0 && !is_told);
+            end.unsure += usize::from(*taken > 1 && !in_doubt);
         }
         end
     }
 
     fn check_end(&self, place: usize, outcome: &Outcome, taken: u32) {
         let mail = &self.stage.mails[place];
-        let doubts = self.doubts[place] + u32::from(self.stage.may_be_lossy(place));
+        let lossy = u32::from(self.stage.may_be_lossy(place));
+        let doubts = self.doubts[place] + lossy;
         let is_right = match outcome.status {
             Status::Delivered => !self.stage.is_refused(place),
             Status::Refused => self.stage.is_refused(place),
             Status::Held => doubts >= if self.holds { 1 } else { 2 },
+            // Its bytes are gone, and whether it arrived before that is known or in doubt.
+            Status::Invalid => self.fate != Fate::Stays && (taken == 0 || doubts > 0),
             _ => false,
         };
         assert!(
@@ -252,14 +370,15 @@ impl<'a> Case<'a> {
         if self.holds && self.doubts[place] > 0 {
             assert_eq!(outcome.status, Status::Held, "{mail:?}");
         }
-        if !self.holds && doubts == 0 && !self.stage.is_refused(place) {
+        let is_sure = !self.holds && self.open_doubts(place) + lossy == 0;
+        if is_sure && outcome.status == Status::Delivered {
             assert_eq!(taken, 1, "{mail:?}");
         }
     }
 
     /// The report has every recipient in order, and says of each what the ledger says.
     fn check_report(&self, ended: &Ended, outcomes: &[Outcome], taken: &[u32]) {
-        assert_eq!(ended.rows.len(), self.stage.mails.len(), "{}", ended.stderr);
+        assert_eq!(ended.rows.len(), outcomes.len(), "{}", ended.stderr);
         for (place, row) in ended.rows.iter().enumerate() {
             let (number, address) = &self.stage.mails[place];
             assert_eq!((row.message, &row.recipient), (*number, address));
@@ -287,12 +406,24 @@ pub fn outcomes(snapshot: &Snapshot, count: usize) -> Vec<Outcome> {
     outcomes
 }
 
-fn phase(job: &std::path::Path, has_sent: bool) -> Phase {
-    let mut names: Vec<String> = std::fs::read_dir(job)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
+fn names(job: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(job).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.collect()
+}
+
+/// The number of the segment that was appended to last, if it is there still.
+fn last_segment(job: &Path) -> u64 {
+    let names = names(job);
+    let numbers = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("journal-"));
+    let numbers = numbers.filter_map(|number| number.parse().ok());
+    numbers.max().unwrap_or(0)
+}
+
+fn phase(job: &Path, has_sent: bool) -> Phase {
+    let names = names(job);
     let has = |name: &str| names.iter().any(|each| each.starts_with(name));
     match () {
         () if has("ledger.sqlite.new") || has("ledger.sqlite-journal") => Phase::Fold,

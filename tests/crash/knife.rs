@@ -69,7 +69,8 @@ fn is_there(job: &Path, name: &str) -> bool {
     job.join(name).exists()
 }
 
-fn until(run: &mut Run, condition: impl Fn() -> bool) {
+/// Waits for it, or for the end of the run.
+pub fn until(run: &mut Run, condition: impl Fn() -> bool) {
     while !condition() && !run.has_ended() {
         // Some of the moments are short.
         std::thread::park_timeout(LOOK / 5);

@@ -17,11 +17,13 @@ mod autopsy; // what is left after a kill, compared with what arrived
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod batch; // messages that can be told apart when they arrive
 mod guard; // one run after another, and two at once
+mod job; // what the commands about jobs say, compared with the job's files
 mod knife; // when a run is killed
 #[path = "../delivery/lab.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod lab; // receiver, DNS server, rows of the report
 mod overwritten; // another batch in the place of the one that was being sent
+mod resumed; // jobs that go on by `mailer resume`, whatever has become of their batch
 mod rounds; // random kills
 mod run; // the program, and ways to end it
 mod stage; // the batch, the receivers' manners, and what must become of everybody

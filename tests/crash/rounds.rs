@@ -1,14 +1,17 @@
 //! Random kills: each round is a batch of its own, killed some times and then left to end.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::autopsy::{Case, Phase, Sessions};
+use crate::autopsy::{Case, End, Phase, Sessions};
+use crate::job::Look;
 use crate::knife::Moment;
 use crate::lab::SOON;
-use crate::run::Run;
+use crate::resumed::{Fate, fold_often, settle_doubts};
+use crate::run::{Run, id, jobs};
 use crate::stage::Stage;
 
 /// Messages to one recipient, and to 30, of a round's batch: 2,100 recipients.
@@ -19,6 +22,9 @@ const KILLS_MAX: usize = 5;
 /// Rounds under way at once: they mostly wait.
 const THREADS: usize = 2;
 
+/// A journal is folded when it has so many bytes, in rounds about that: some hundred recipients.
+const FOLD_BYTES: u64 = 16 * 1024;
+
 /// How a round's batch is sent, and sent again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Manner {
@@ -28,6 +34,44 @@ enum Manner {
     Hold,
     /// Standard input with `--job`, fed from its beginning each time.
     Stream,
+    /// `mailer resume` from another directory, after this has become of the file.
+    Resume(Fate),
+    /// The same, and who is in doubt after a kill is settled by a person.
+    Settle,
+    /// The same, and the journal is folded every second while mail is sent.
+    Folds,
+}
+
+const MANNERS: [Manner; 8] = [
+    Manner::File,
+    Manner::Hold,
+    Manner::Stream,
+    Manner::Resume(Fate::Stays),
+    Manner::Resume(Fate::Removed),
+    Manner::Resume(Fate::Overwritten),
+    Manner::Settle,
+    Manner::Folds,
+];
+
+impl Manner {
+    fn stage(self, seed: u64) -> Stage {
+        match self {
+            Manner::Folds => Stage::slow(seed, SINGLES, MANY),
+            _ => Stage::new(seed, SINGLES, MANY),
+        }
+    }
+
+    /// How long a run takes, if one takes `whole` that nothing slows down.
+    fn time(self, whole: Duration) -> Duration {
+        match self {
+            Manner::Folds => whole.max(Duration::from_secs(4)),
+            _ => whole,
+        }
+    }
+
+    fn goes_on_by_resume(self) -> bool {
+        !matches!(self, Manner::File | Manner::Hold | Manner::Stream)
+    }
 }
 
 /// What rounds came to.
@@ -35,10 +79,10 @@ enum Manner {
 struct Totals {
     rounds: usize,
     kills: HashMap<Phase, usize>,
-    in_doubt: usize,
-    resent: usize,
-    twice: usize,
-    held: usize,
+    /// Kills of runs that had folded while they sent, or were about to.
+    rotated: usize,
+    settled: usize,
+    end: End,
 }
 
 #[test]
@@ -68,6 +112,7 @@ fn nobody_is_lost_and_nobody_is_mailed_twice_but_those_in_doubt() {
     });
     let totals = totals.into_inner().unwrap();
     println!("{}", totals.line());
+    assert_eq!((totals.end.lost, totals.end.unsure), (0, 0));
 }
 
 /// Says how a round that turns red is run alone.
@@ -92,71 +137,138 @@ fn untroubled() -> Duration {
 
 fn flags(manner: Manner) -> Vec<&'static str> {
     let own: &[&str] = match manner {
-        Manner::File => &[],
         Manner::Hold => &["--in-doubt", "hold"],
         Manner::Stream => &["--job", "news"],
+        _ => &[],
     };
+    let workers = if manner == Manner::Folds { "8" } else { "24" };
     [
         &SOON,
-        &["--in-doubt-wait", "200ms", "--max-workers", "24"],
+        &["--in-doubt-wait", "200ms", "--max-workers", workers],
         own,
     ]
     .concat()
 }
 
-fn round(seed: u64, whole: Duration, totals: &Mutex<Totals>) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let manner = [Manner::File, Manner::Hold, Manner::Stream][rng.usize(..3)];
-    let stage = Stage::new(seed, SINGLES, MANY);
-    let path = stage.lab.file("batch.mbox", stage.batch.bytes());
-    let mut case = Case::new(&stage, manner == Manner::Hold);
-    let start = || match manner {
-        Manner::Stream => Run::start(&stage.lab, &flags(manner), None, Some(stage.batch.bytes())),
-        _ => Run::start(&stage.lab, &flags(manner), Some(&path), None),
-    };
-    let mut kills: Vec<Phase> = Vec::new();
-    for _ in 0..rng.usize(1..=KILLS_MAX) {
-        let left = stage
-            .messages()
-            .saturating_sub(stage.lab.sink.stats().messages as usize);
-        let moment = Moment::any(&mut rng, whole, left);
-        let mut run = start();
-        moment.wait(&mut run, &stage.lab);
-        let sessions = Sessions::now(&stage);
-        let was_killed = run.kill();
-        let phase = case.look(sessions);
-        if !was_killed {
-            break;
+/// A round under way.
+struct Round<'a> {
+    manner: Manner,
+    stage: &'a Stage,
+    path: PathBuf,
+    rng: fastrand::Rng,
+}
+
+impl Round<'_> {
+    /// Sends the batch, or goes on with its job.
+    fn start(&mut self) -> Run {
+        let (lab, flags) = (&self.stage.lab, flags(self.manner));
+        let job = jobs(lab).pop();
+        match (self.manner, job) {
+            (Manner::Stream, _) => Run::start(lab, &flags, None, Some(self.stage.batch.bytes())),
+            (manner, Some(job)) if manner.goes_on_by_resume() => {
+                Run::resume(lab, self.rng.bool().then(|| id(&job)))
+            }
+            _ => Run::start(lab, &flags, Some(&self.path), None),
         }
-        kills.push(phase);
     }
-    let end = case.close(&start().wait());
-    let mut totals = totals.lock().unwrap();
-    totals.rounds += 1;
-    totals.in_doubt += end.in_doubt;
-    totals.resent += end.resent;
-    totals.twice += end.twice;
-    totals.held += end.held;
-    for phase in kills {
-        *totals.kills.entry(phase).or_default() += 1;
+
+    /// When the next run is to be killed. Only its card makes a job fold often, so there must be one first.
+    fn moment(&mut self, whole: Duration) -> Moment {
+        let lab = &self.stage.lab;
+        if self.manner == Manner::Folds && jobs(lab).is_empty() {
+            return Moment::File("job.json", Duration::ZERO);
+        }
+        let taken = lab.sink.stats().messages as usize;
+        let left = self.stage.messages().saturating_sub(taken);
+        Moment::any(&mut self.rng, self.manner.time(whole), left)
+    }
+
+    /// What happens to the job, its batch and its doubts before the next run. Returns how many of these were settled.
+    fn meddle(&mut self, case: &mut Case<'_>, job: &Path, look: &Look) -> usize {
+        match self.manner {
+            Manner::Resume(fate) => {
+                fate.befall(&self.path, self.stage);
+                case.batch_is(fate);
+            }
+            Manner::Folds => fold_often(job, FOLD_BYTES),
+            Manner::Settle => {
+                settle_doubts(self.stage, case, job, &look.in_doubt);
+                return look.in_doubt.len();
+            }
+            Manner::File | Manner::Hold | Manner::Stream => {}
+        }
+        0
     }
 }
 
+fn round(seed: u64, whole: Duration, totals: &Mutex<Totals>) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let manner = MANNERS[rng.usize(..MANNERS.len())];
+    let stage = manner.stage(seed);
+    let mut case = Case::new(&stage, manner == Manner::Hold);
+    let mut round = Round {
+        manner,
+        path: stage.lab.file("batch.mbox", stage.batch.bytes()),
+        stage: &stage,
+        rng,
+    };
+    let mut sum = Totals {
+        rounds: 1,
+        ..Totals::default()
+    };
+    for _ in 0..round.rng.usize(1..=KILLS_MAX) {
+        let moment = round.moment(whole);
+        let mut run = round.start();
+        moment.wait(&mut run, &stage.lab);
+        let sessions = Sessions::now(&stage);
+        let was_killed = run.kill();
+        let left = case.look(sessions);
+        if !was_killed {
+            break;
+        }
+        *sum.kills.entry(left.phase).or_default() += 1;
+        sum.rotated += usize::from(left.was_rotated);
+        if let Some((job, look)) = left.job {
+            sum.settled += round.meddle(&mut case, &job, &look);
+        }
+    }
+    let ended = round.start().wait();
+    sum.end = case.close(&ended);
+    totals.lock().unwrap().add(&sum);
+}
+
 impl Totals {
+    fn add(&mut self, other: &Totals) {
+        self.rounds += other.rounds;
+        for (phase, count) in &other.kills {
+            *self.kills.entry(*phase).or_default() += count;
+        }
+        self.rotated += other.rotated;
+        self.settled += other.settled;
+        self.end.add(&other.end);
+    }
+
     fn line(&self) -> String {
         let kills = Phase::ALL.map(|phase| {
             let count = self.kills.get(&phase).copied().unwrap_or(0);
             format!("{} {count}", format!("{phase:?}").to_lowercase())
         });
+        let end = &self.end;
         format!(
-            "crash: rounds {}, kills {} ({}), in doubt {}, resent {}, held {}, lost 0, twice {}, twice without doubt 0",
+            "crash: rounds {}, kills {} ({}; {} with folds while sending), in doubt {}, resent {}, settled {}, held {}, invalid {}, \
+             lost {}, twice {}, twice without doubt {}",
             self.rounds,
             self.kills.values().sum::<usize>(),
             kills.join(", "),
-            self.in_doubt,
-            self.resent,
-            self.held,
-            self.twice
+            self.rotated,
+            end.in_doubt,
+            end.resent,
+            self.settled,
+            end.held,
+            end.invalid,
+            end.lost,
+            end.twice,
+            end.unsure
         )
     }
 }

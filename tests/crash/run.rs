@@ -2,6 +2,7 @@
 //!
 //! INVARIANT: a run that is dropped is killed and waited for, and one that does not end is too: no test leaves a process or hangs.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -17,11 +18,12 @@ use crate::lab::{Lab, PATIENCE, Row};
 /// How often a condition outside of this process is looked at.
 pub const LOOK: Duration = Duration::from_millis(1);
 
-/// A run of `mailer send`.
+/// A run of `mailer send` or `mailer resume`.
 pub struct Run {
     child: Child,
     feeder: Option<JoinHandle<()>>,
     files: Files,
+    was_over: bool,
 }
 
 /// Where a run leaves what it says.
@@ -36,6 +38,8 @@ pub struct Ended {
     pub stderr: String,
     /// Empty if there is no report.
     pub rows: Vec<Row>,
+    /// Its job had ended before: nothing was to be done.
+    pub was_over: bool,
 }
 
 impl Run {
@@ -52,25 +56,36 @@ impl Run {
         batch: Option<&Path>,
         stdin: Option<&[u8]>,
     ) -> Run {
+        let mut command = mailer(lab, "send");
+        command
+            .args(["--dns", &lab.dns.address().to_string()])
+            .args(["--port", &lab.sink.port().to_string()])
+            .args(["--allow-loopback", "--hello", "client.test"])
+            .args(flags)
+            .args(batch);
+        Run::launch(lab, name, command, stdin)
+    }
+
+    /// Goes on with the job of this id, or with all there are, from another directory.
+    pub fn resume(lab: &Lab, id: Option<&str>) -> Run {
+        let elsewhere = lab.path("elsewhere");
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        let mut command = mailer(lab, "resume");
+        command.args(id).current_dir(elsewhere);
+        Run::launch(lab, "run", command, None)
+    }
+
+    fn launch(lab: &Lab, name: &str, mut command: Command, stdin: Option<&[u8]>) -> Run {
         let files = Files {
             report: lab.path(&format!("{name}.csv")),
             stderr: lab.path(&format!("{name}.err")),
         };
         // A report of the run before must not be taken for this one's.
         let _ = std::fs::remove_file(&files.report);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mailer"));
+        let was_over = jobs(lab).iter().any(|job| is_over(job));
         command
-            .args(["send", "--dns", &lab.dns.address().to_string()])
-            .args(["--port", &lab.sink.port().to_string()])
-            .args(["--allow-loopback", "--hello", "client.test"])
-            .arg("--state")
-            .arg(lab.path("state"))
             .arg("--report")
             .arg(&files.report)
-            .args(flags)
-            .args(batch)
-            .env("XDG_CONFIG_HOME", "/proc/nope")
-            .env("HOME", "/proc/nope")
             .stdin(if stdin.is_some() {
                 Stdio::piped()
             } else {
@@ -88,6 +103,7 @@ impl Run {
             child,
             feeder,
             files,
+            was_over,
         }
     }
 
@@ -138,14 +154,11 @@ impl Run {
         let stderr = self.stderr();
         assert!(!stderr.contains("panicked"), "{stderr}");
         let report = std::fs::read(&self.files.report).unwrap_or_default();
-        let rows = csv::Reader::from_reader(&report[..])
-            .into_deserialize()
-            .map(|row| row.unwrap())
-            .collect();
         Ended {
             status: status.code().unwrap_or(-1),
             stderr,
-            rows,
+            rows: rows(&report),
+            was_over: self.was_over,
         }
     }
 
@@ -163,6 +176,47 @@ impl Drop for Run {
             let _ = feeder.join();
         }
     }
+}
+
+/// The program with a command and the laboratory's state directory.
+fn mailer(lab: &Lab, command: &str) -> Command {
+    let mut mailer = Command::new(env!("CARGO_BIN_EXE_mailer"));
+    mailer
+        .arg(command)
+        .arg("--state")
+        .arg(lab.path("state"))
+        .env("XDG_CONFIG_HOME", "/proc/nope")
+        .env("HOME", "/proc/nope");
+    mailer
+}
+
+/// What a command about jobs answers. Nothing is wrong with it.
+///
+/// # Panics
+/// If the command fails.
+pub fn ask<S: AsRef<OsStr>>(lab: &Lab, command: &str, arguments: &[S]) -> String {
+    let out = mailer(lab, command).args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{command}: {}: {stderr}", out.status);
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// The rows of a report.
+pub fn rows(report: &[u8]) -> Vec<Row> {
+    let rows = csv::Reader::from_reader(report).into_deserialize();
+    rows.map(|row| row.unwrap()).collect()
+}
+
+/// The id of a job.
+pub fn id(job: &Path) -> &str {
+    job.file_name().unwrap().to_str().unwrap()
+}
+
+/// True if nothing is left to do of a job, as its card says.
+fn is_over(job: &Path) -> bool {
+    let card = std::fs::read(job.join("job.json")).unwrap();
+    let card: serde_json::Value = serde_json::from_slice(&card).unwrap();
+    card["state"] != "open"
 }
 
 /// The directories of the jobs in the laboratory's state directory, oldest first.

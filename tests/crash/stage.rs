@@ -55,6 +55,16 @@ impl Stage {
         Stage::with(seed, singles, many, config)
     }
 
+    /// The same, and whoever takes mail takes some time for it: a run lasts for seconds.
+    pub fn slow(seed: u64, singles: usize, many: usize) -> Stage {
+        let rules = [&RULES[..], &["stage=dot delay=10ms"]].concat();
+        let config = SinkConfig {
+            seed,
+            ..keeping(&rules)
+        };
+        Stage::with(seed, singles, many, config)
+    }
+
     /// The same for these receivers.
     pub fn with(seed: u64, singles: usize, many: usize, config: SinkConfig) -> Stage {
         let mut stage = Stage {
@@ -104,6 +114,12 @@ impl Stage {
             let place = self.places.get(&mail);
             *place.unwrap_or_else(|| panic!("message {number} is not for {one}"))
         })
+    }
+
+    /// The same messages for the same people with other words: nobody must get them.
+    pub fn other_mail(&self) -> Vec<u8> {
+        let text = String::from_utf8_lossy(self.batch.bytes());
+        text.replace("this is ", "THIS IS ").into_bytes()
     }
 
     /// One for receivers that say yes after this time, if they say it at all.

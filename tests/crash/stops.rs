@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use crate::knife::Moment;
+use mailer::ledger::Snapshot;
+
+use crate::knife::{Moment, until};
 use crate::lab::SOON;
-use crate::run::{Ended, Run, settle};
+use crate::run::{Ended, Run, jobs, settle};
 use crate::stage::Stage;
 
 /// What is in doubt is sent again soon.
@@ -68,6 +70,34 @@ fn a_signal_leaves_nobody_in_doubt_and_the_next_run_sends_to_the_others() {
         assert_eq!(ended.status, 0, "{}", ended.stderr);
         assert!(stage.taken_at(&stage.lab).iter().all(|taken| *taken == 1));
     }
+}
+
+#[test]
+fn a_signal_waits_for_receivers_that_take_five_seconds_to_answer() {
+    let stage = Stage::polite(5, 24, "5s");
+    let mut run = start_until(&stage, &FLAGS, 0);
+    // Some have got their last byte and have not been answered yet.
+    until(&mut run, || sending(&stage) >= 4);
+    run.terminate();
+    let ended = run.wait();
+    assert_eq!(ended.status, 75, "{}", ended.stderr);
+    settle(&stage.lab);
+    assert_eq!(places(&ended, &["in-doubt", "held"]), HashSet::new());
+    let delivered = places(&ended, &["delivered"]);
+    assert!(delivered.len() >= 4, "{}", ended.stderr);
+    for (place, taken) in stage.taken_at(&stage.lab).iter().enumerate() {
+        assert_eq!(*taken, u32::from(delivered.contains(&place)), "{place}");
+    }
+    let ended = Run::resume(&stage.lab, None).wait();
+    assert_eq!(ended.status, 0, "{}", ended.stderr);
+    settle(&stage.lab);
+    assert!(stage.taken_at(&stage.lab).iter().all(|taken| *taken == 1));
+}
+
+/// How many recipients are being sent to, as the job's ledger says.
+fn sending(stage: &Stage) -> u64 {
+    let job = jobs(&stage.lab).pop();
+    job.map_or(0, |job| Snapshot::read(&job).unwrap().sending())
 }
 
 #[test]

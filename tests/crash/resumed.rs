@@ -1,0 +1,76 @@
+//! Jobs that go on by `mailer resume`: what becomes of their batch and their card between a kill and the next run.
+
+use std::path::{Path, PathBuf};
+
+use crate::autopsy::Case;
+use crate::run::{ask, id};
+use crate::stage::Stage;
+
+/// What has become of a batch file when its job goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It is as it was.
+    Stays,
+    /// It is gone.
+    Removed,
+    /// It holds another batch.
+    Overwritten,
+}
+
+impl Fate {
+    /// Lets it happen.
+    pub fn befall(self, path: &Path, stage: &Stage) {
+        match self {
+            Fate::Stays => {}
+            // It may be gone already.
+            Fate::Removed => drop(std::fs::remove_file(path)),
+            Fate::Overwritten => std::fs::write(path, stage.other_mail()).unwrap(),
+        }
+    }
+
+    /// The exit status of a run that could not read on because of it.
+    pub fn status(self) -> i32 {
+        match self {
+            Fate::Stays => 1,
+            Fate::Removed => 66,
+            Fate::Overwritten => 65,
+        }
+    }
+}
+
+/// From the next run of the job on, its journal is folded whenever it has grown to this.
+pub fn fold_often(job: &Path, bytes: u64) {
+    let path = job.join("job.json");
+    let card = std::fs::read(&path).unwrap();
+    let mut card: serde_json::Value = serde_json::from_slice(&card).unwrap();
+    card["flags"]["delivery"]["segment_bytes"] = bytes.into();
+    let beside: PathBuf = job.join("job.json.new");
+    std::fs::write(&beside, card.to_string()).unwrap();
+    std::fs::rename(&beside, &path).unwrap();
+}
+
+/// A person finds out about everybody in doubt, and says so: who has it is not sent to again, who has not is.
+pub fn settle_doubts(stage: &Stage, case: &mut Case<'_>, job: &Path, in_doubt: &[String]) {
+    let taken = case.taken();
+    let place = |address: &String| {
+        let found = stage.mails.iter().position(|(_, one)| one == address);
+        found.expect("somebody of the batch")
+    };
+    let (arrived, lost): (Vec<&String>, Vec<&String>) = in_doubt
+        .iter()
+        .partition(|address| taken[place(address)] > 0);
+    for (what, people) in [("--delivered", arrived), ("--resend", lost)] {
+        if people.is_empty() {
+            continue;
+        }
+        let people: Vec<&str> = people.into_iter().map(String::as_str).collect();
+        let said = ask(
+            &stage.lab,
+            "settle",
+            &[&[id(job), what, "--to"], &people[..]].concat(),
+        );
+        let count = format!(": {} recipient", people.len());
+        assert!(said.contains(&count), "{said}");
+    }
+    case.settled(job, in_doubt.iter().map(place));
+}
