@@ -16,7 +16,7 @@ use super::exit::{Exit, Failure};
 use super::flags::JobFlags;
 use super::job::view;
 use super::target::Target;
-use super::{config, exit, job};
+use super::{config, exit, job, say};
 use crate::batch::{BatchReader, BatchStore};
 use crate::job::{Job, JobCard, JobError, JobState, StateDir};
 use crate::mail::Status;
@@ -30,7 +30,7 @@ pub fn run(args: &ResumeArgs) -> Result<Exit> {
         let (state, job) = job::take(&args.state(), text)?;
         return match job.card().state {
             JobState::Open => go_on(&state, job, args),
-            JobState::Finished => Ok(Exit::from_status(job.card().exit.unwrap_or(0))),
+            JobState::Finished => Ok(already_done(&job)),
             JobState::Cancelled => {
                 let text = format!("job {} is cancelled: nothing more of it is sent", job.id());
                 Err(Failure::new(Exit::Usage, text).into())
@@ -60,6 +60,18 @@ pub fn run(args: &ResumeArgs) -> Result<Exit> {
         worst = graver(worst, exit::report(&job::failure(error)));
     }
     Ok(worst)
+}
+
+/// Ends as the last run did, and says so if that was not well.
+fn already_done(job: &Job) -> Exit {
+    let exit = Exit::from_status(job.card().exit.unwrap_or(0));
+    if exit != Exit::Done {
+        let id = job.id();
+        say::complain(format!(
+            "job {id} is finished, and not everybody has got it; `mailer report {id} --failed` shows who"
+        ));
+    }
+    exit
 }
 
 /// Anything pending is to be resumed; but a failure to do the work is to be looked at first.
