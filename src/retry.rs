@@ -177,6 +177,8 @@ impl RetryPolicy {
         }
         let due = now + self.rest(*passage, deferral, rng);
         match self.beyond(due) {
+            // It may have been delivered: that is for a person to know, and to decide.
+            Some(Status::Expired) if passage.in_doubt => Next::Leave(Status::Held),
             Some(Status::Expired) => Next::Leave(Status::Expired),
             Some(_) => Next::Leave(pending(*passage)),
             None => Next::At(due),
@@ -314,6 +316,22 @@ mod tests {
         assert!(passage.in_doubt);
         let (_, second) = after(&policy, &mut passage, Class::InDoubt);
         assert_eq!(second, Next::Leave(Status::Held));
+    }
+
+    #[test]
+    fn mail_that_was_in_doubt_is_held_where_other_mail_expires() {
+        let policy = RetryPolicy {
+            expire_at: Some(Instant::now() + Duration::from_secs(60)),
+            ..RetryPolicy::default()
+        };
+        let mut passage = Passage::default();
+        let (_, next) = after(&policy, &mut passage, Class::Recipient);
+        assert_eq!(next, Next::Leave(Status::Expired));
+        let (_, next) = after(&policy, &mut Passage::default(), Class::InDoubt);
+        assert_eq!(next, Next::Leave(Status::Held));
+        passage.in_doubt = true;
+        let (_, next) = after(&policy, &mut passage, Class::Recipient);
+        assert_eq!(next, Next::Leave(Status::Held));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod keep;
 mod keys;
 mod many;
 mod options;
+mod pad;
 mod problem;
 mod reader;
 mod record;

@@ -128,19 +128,23 @@ pub fn open_ledger(job: &Job, store: &Arc<BatchStore>, settings: &Settings) -> R
 }
 
 /// A loss of power may cost the index of a job what its journal still has. From a batch of files that is read again; but
-/// only if it is what it was, since the journal knows recipients by their numbers. Who is new under a name would get the
-/// numbers of others, and count as sent to: nothing new is read.
+/// only if it is what it was, since the journal knows recipients by their numbers. Who is new under a name must not get the
+/// numbers of others, and count as sent to: these numbers are out of use.
 fn check_numbers(job: &Job, batch: &Batch, ledger: &Ledger) -> Result<()> {
     if batch.reader.is_none() || ledger.len() <= batch.store.recipient_count() {
         return Ok(());
     }
     let card = job.card();
     if let Some(name) = &card.name {
-        let text = format!(
-            "job {name} has lost a part of its index: nothing new can be sent under that name"
-        );
+        let lost = ledger.len() - batch.store.recipient_count();
+        let padded = batch.store.pad(lost as u32);
+        if padded.map_err(|error| ledger_failure(ledger.failure(error)))? {
+            return Ok(());
+        }
+        let text =
+            format!("job {name} has lost its index: nothing new can be sent under that name");
         return Err(Failure::new(Exit::Io, text)
-            .hint(format!("`mailer resume {name}` sends what is known of it; choose another name for what is new"))
+            .hint("choose another name for what is new")
             .into());
     }
     let read = JobFlags::from_card(card)?.read;

@@ -80,12 +80,12 @@ pub fn take_in(reading: Reading, shared: &Shared, to_router: &Sender<Vec<Address
     let Some(mut reader) = reading.reader else {
         return end;
     };
-    let mut chunk = Vec::with_capacity(CHUNK);
+    let mut pending = Pending::default();
     loop {
         match reader.next_arrival() {
             Ok(Some(arrival)) => {
                 let past = reading.past.as_ref();
-                admit(&arrival, past, shared, &mut teller, &mut chunk, &mut end);
+                admit(&arrival, past, shared, &mut pending, &mut end);
             }
             Ok(None) => break,
             Err(error) => {
@@ -93,35 +93,53 @@ pub fn take_in(reading: Reading, shared: &Shared, to_router: &Sender<Vec<Address
                 break;
             }
         }
-        if (chunk.len() >= CHUNK || reading.is_live) && !hand_on(&mut chunk, shared, to_router) {
+        let is_full = pending.len() >= CHUNK || reading.is_live;
+        if is_full && !pending.hand_on(shared, &mut teller, to_router) {
             return end;
         }
     }
-    hand_on(&mut chunk, shared, to_router);
+    pending.hand_on(shared, &mut teller, to_router);
     end.repeated = reader.repeated();
     end
 }
 
-/// Hands on what has been read, once it can be found again by a later run. False if that cannot be ensured: then nothing
-/// of it is sent.
-fn hand_on(
-    chunk: &mut Vec<Addressed>,
-    shared: &Shared,
-    to_router: &Sender<Vec<Addressed>>,
-) -> bool {
-    let full = std::mem::replace(chunk, Vec::with_capacity(CHUNK));
-    if let Err(error) = shared.store.flush() {
-        shared.book.fail(&error);
-        let left = full
-            .iter()
-            .map(|one| (one.envelope.recipient, Status::Queued));
-        shared.book.enter(Entry::Left {
-            recipients: left.collect(),
-        });
-        return false;
+/// What has been read and not handed on.
+#[derive(Default)]
+struct Pending {
+    addressed: Vec<Addressed>,
+    invalid: Vec<Attempt>,
+}
+
+impl Pending {
+    fn len(&self) -> usize {
+        self.addressed.len() + self.invalid.len()
     }
-    let _ = to_router.send(full);
-    true
+
+    /// Hands it on, once it can be found again by a later run: the journal must name nobody whom the index does not know. False
+    /// if that cannot be ensured: then nothing of it is sent.
+    fn hand_on(
+        &mut self,
+        shared: &Shared,
+        teller: &mut Teller,
+        to_router: &Sender<Vec<Addressed>>,
+    ) -> bool {
+        let addressed = std::mem::replace(&mut self.addressed, Vec::with_capacity(CHUNK));
+        let invalid = std::mem::take(&mut self.invalid);
+        if let Err(error) = shared.store.flush() {
+            shared.book.fail(&error);
+            let addressed = addressed.iter().map(|one| one.envelope.recipient);
+            let invalid = invalid.iter().map(|one| one.recipient);
+            let left = addressed.chain(invalid).map(|who| (who, Status::Queued));
+            shared.book.enter(Entry::Left {
+                recipients: left.collect(),
+            });
+            return false;
+        }
+        invalid.iter().for_each(|attempt| teller.add(attempt));
+        teller.tell();
+        let _ = to_router.send(addressed);
+        true
+    }
 }
 
 /// Tells the ledger who is to get the message, settles what cannot be sent, and hands on the rest, but for those whom an
@@ -130,8 +148,7 @@ fn admit(
     arrival: &Arrival<'_>,
     past: Option<&Past>,
     shared: &Shared,
-    teller: &mut Teller,
-    chunk: &mut Vec<Addressed>,
+    pending: &mut Pending,
     end: &mut ReadEnd,
 ) {
     let Some(last) = arrival.recipients.last() else {
@@ -167,15 +184,16 @@ fn admit(
         let mut envelope = Envelope::new(arrival.message, recipient.no);
         envelope.passage = passage;
         match &recipient.outcome {
-            Ok(mailbox) => chunk.push(Addressed {
+            Ok(mailbox) => pending.addressed.push(Addressed {
                 envelope,
                 not_before,
                 domain: mailbox.domain().clone(),
             }),
-            Err(problem) => teller.add(&invalid_attempt(recipient.no, problem.verdict())),
+            Err(problem) => pending
+                .invalid
+                .push(invalid_attempt(recipient.no, problem.verdict())),
         }
     }
-    teller.tell();
 }
 
 /// What the ledger is told of a recipient whose mail cannot be sent at all.

@@ -233,7 +233,7 @@ impl Default for Settings {
             guard: 20 * 60 * MINUTE,
             age: Duration::ZERO,
             sync: false,
-            segment_bytes: 64 * 1024 * 1024,
+            segment_bytes: 16 * 1024 * 1024,
             stop_after: None,
             queues: Vec::new(),
             trip: Trip::default(),

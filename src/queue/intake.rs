@@ -296,6 +296,7 @@ impl<P: Clone> Dispatcher<P> {
         t: &mut Turn<'_, P>,
     ) {
         let status_of = |envelope: &Envelope| match (status, retry::pending(envelope.passage)) {
+            (Some(Status::Expired), Status::InDoubt) => Status::Held,
             (Some(Status::Expired), _) => Status::Expired,
             (_, Status::Queued) if why.is_some() => Status::Deferred,
             (_, own) => own,
