@@ -1,6 +1,6 @@
-//! The promise, by crashing: `mailer send` is killed with SIGKILL at random moments, again and again, until a run of it ends by
-//! itself. After each kill and at the end two independent accounts are compared: what the job's files say, and what the
-//! receivers, which live in the test's process and survive, have taken.
+//! The promise, by crashing: `mailer send` and `mailer resume` are killed with SIGKILL at random moments, again and again, until a
+//! run ends by itself. After each kill and at the end independent accounts are compared: what the job's files say, what `mailer
+//! status` and `mailer report` make of them, and what the receivers, which live in the test's process and survive, have taken.
 //!
 //! | after each kill | whoever got mail is delivered or in doubt; whoever is delivered got mail; of each session at most one transaction is in doubt |
 //! |---|---|
