@@ -224,8 +224,8 @@ pub fn jobs(lab: &Lab) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(lab.path("state/jobs"));
     let entries = entries.map(|entries| entries.map(|entry| entry.unwrap().path()));
     let mut jobs: Vec<PathBuf> = entries.map(Iterator::collect).unwrap_or_default();
-    // One that was being made when its maker was killed has no card, and nothing was sent of it.
-    jobs.retain(|job| job.join("job.json").exists());
+    // One that was being made when its maker was killed has no name yet, or no card, and nothing was sent of it.
+    jobs.retain(|job| !id(job).starts_with('.') && job.join("job.json").exists());
     jobs.sort();
     jobs
 }
