@@ -69,12 +69,16 @@ impl Store {
         match path.symlink_metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(LedgerError::Io(path, error)),
+            Ok(there) if !there.is_file() => {
+                let what = "no regular file: nothing that this program has made".to_owned();
+                return Err(LedgerError::Damaged(path, what));
+            }
             Ok(_) => {}
         }
         // For writing too if that is allowed: what a crash left half done is put right by whoever comes next.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        // No SQLITE_OPEN_NOFOLLOW: it refuses links anywhere above, too, and a home directory may well be behind one. The
+        // file was looked at just now, and its directory is ours alone.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {
             let connection = Connection::open_with_flags(&path, flags)?;
             connection.busy_timeout(BUSY_WAIT)?;

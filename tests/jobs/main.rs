@@ -5,5 +5,6 @@ mod decide; // settle, retry, cancel
 mod feed; // failed.mbox and failed.csv, fed back
 mod look; // jobs, status, report
 mod made; // a state directory with a job in it, and the program
+mod named; // which job a send goes on with, and how old its mail is
 mod purge; // what is forgotten
 mod resume; // jobs that go on

@@ -10,16 +10,16 @@ use mailer::mail::Status;
 use mailer::sink::dns::DnsServer;
 use mailer::sink::{Sink, SinkConfig, zone_text};
 
-use crate::made::{BATCH, Desk, attempt, latin, reading};
+use crate::made::{BATCH, Desk, Said, attempt, latin, reading};
 
 /// Receivers for every domain, which keep what they take.
-struct Net {
-    sink: Sink,
-    dns: DnsServer,
+pub struct Net {
+    pub sink: Sink,
+    pub dns: DnsServer,
 }
 
 impl Net {
-    fn new(rules: &[&str]) -> Net {
+    pub fn new(rules: &[&str]) -> Net {
         let config = SinkConfig {
             rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
             ..SinkConfig::keeping()
@@ -31,7 +31,7 @@ impl Net {
     }
 
     /// The flags that lead there.
-    fn flags(&self) -> DeliveryArgs {
+    pub fn flags(&self) -> DeliveryArgs {
         DeliveryArgs {
             dns: vec![self.dns.address()],
             port: Some(self.sink.port()),
@@ -42,7 +42,14 @@ impl Net {
     }
 
     /// Who got something, sorted: twice if it came twice.
-    fn taken(&self) -> Vec<String> {
+    pub fn taken(&self) -> Vec<String> {
+    /// The same as they are typed, behind `mailer send`.
+    pub fn send(&self, desk: &Desk, words: &[&str]) -> Said {
+        let (dns, port) = (self.dns.address().to_string(), self.sink.port().to_string());
+        let way = ["--dns", &dns, "--port", &port, "--hello", "client.test"];
+        desk.run(&[&["send", "--allow-loopback"], &way[..], words].concat())
+    }
+
         let messages = self.sink.messages();
         let mut taken: Vec<String> = messages
             .into_iter()
@@ -54,7 +61,7 @@ impl Net {
 }
 
 /// A batch of one message to these people.
-fn letter(desk: &Desk, name: &str, people: &[&str]) -> PathBuf {
+pub fn letter(desk: &Desk, name: &str, people: &[&str]) -> PathBuf {
     let people = people.join(", ");
     desk.file(
         name,

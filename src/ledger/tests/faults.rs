@@ -192,3 +192,20 @@ fn a_row_that_was_changed_by_hand_to_nonsense_is_an_error_that_names_it() {
     .unwrap();
     assert!(Snapshot::read(directory.path()).is_err());
 }
+
+#[test]
+fn a_database_that_is_a_link_is_not_followed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (there, here) = (scratch.path().join("there"), scratch.path().join("here"));
+    for directory in [&there, &here] {
+        fs::create_dir(directory).unwrap();
+    }
+    let mut ledger = open(&there);
+    write(&mut Writer::new(ledger.journal()), 0, step_of('D'), 1);
+    ledger.finish().unwrap();
+    std::os::unix::fs::symlink(there.join("ledger.sqlite"), here.join("ledger.sqlite")).unwrap();
+    let error = Snapshot::read(&here).unwrap_err();
+    assert!(matches!(error, LedgerError::Damaged(..)), "{error}");
+    assert!(error.to_string().contains("no regular file"), "{error}");
+    Snapshot::read(&there).unwrap();
+}
