@@ -44,7 +44,7 @@ pub fn job(
     };
     let lock = state.lock().map_err(failure)?;
     let known = match (&args.job, &digest) {
-        (Some(name), _) => by_name(state, name)?,
+        (Some(name), _) => state.by_name(name).map_err(failure)?,
         (None, Some(digest)) => state.by_digest(&digest.text).map_err(failure)?,
         (None, None) => None,
     };
@@ -100,12 +100,6 @@ pub fn job(
 fn nobody_was_mailed(card: &JobCard) -> bool {
     let invalid = card.counts.get(Status::Invalid.name()).copied();
     card.state == JobState::Finished && invalid.unwrap_or(0) == card.recipients
-}
-
-fn by_name(state: &StateDir, name: &str) -> Result<Option<JobCard>> {
-    let cards = state.jobs().map_err(failure)?;
-    let is_it = |card: &JobCard| card.name.as_deref() == Some(name);
-    Ok(cards.into_iter().rev().find(is_it))
 }
 
 /// The digest of the batch: from a card that has it, if the files are what they were then.

@@ -153,6 +153,24 @@ impl JobCard {
         !is_folded && bytes.is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
     }
 
+    /// True if a card that cannot be used, perhaps one of another version, still says that its job has another name, or none.
+    pub(super) fn is_surely_not_called(dir: &Path, id: &str, name: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Called {
+            id: String,
+            // Not an `Option`: that would take a card that says nothing of it for one of a job without a name.
+            name: serde_json::Value,
+        }
+        let Ok(bytes) = files::read(&dir.join(CARD), CARD_BYTES_MAX) else {
+            return false;
+        };
+        let called = serde_json::from_slice::<Called>(&bytes);
+        called.is_ok_and(|card| {
+            card.id == id
+                && (card.name.is_null() || card.name.as_str().is_some_and(|other| other != name))
+        })
+    }
+
     /// Reads the card in the directory of job `id`.
     pub(super) fn read(dir: &Path, id: &str) -> Result<JobCard, JobError> {
         let path = dir.join(CARD);

@@ -199,6 +199,22 @@ impl StateDir {
         Ok(cards.find(|card| card.digest.as_deref() == Some(digest)))
     }
 
+    /// The newest job that was given this name.
+    ///
+    /// # Errors
+    /// Also if a damaged card may be that of a job of this name: who has got its mail would get it again.
+    pub fn by_name(&self, name: &str) -> Result<Option<JobCard>, JobError> {
+        let listing = self.listing()?;
+        let may_be = |(id, _): &(String, JobError)| {
+            !JobCard::is_surely_not_called(&self.job_dir(id), id, name)
+        };
+        if let Some((_, error)) = listing.unreadable.into_iter().find(may_be) {
+            return Err(error);
+        }
+        let mut cards = listing.cards.into_iter().rev();
+        Ok(cards.find(|card| card.name.as_deref() == Some(name)))
+    }
+
     /// The digest of a batch that was read before and has not been touched since, so that it need not be read again.
     ///
     /// # Errors

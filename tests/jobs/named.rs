@@ -12,12 +12,29 @@ use crate::resume::{Net, letter};
 const NO_RETRY: [&str; 4] = ["--retry-min", "1h", "--run-for", "1s"];
 /// What is deferred is tried again at once.
 const SOON: [&str; 4] = ["--retry-min", "100ms", "--retry-max", "1s"];
+/// Longer than mail is tried for.
+const LONG_AGO_MS: i64 = 10 * 86_400_000;
 
 /// The directory of the only job.
 fn only_job(desk: &Desk) -> PathBuf {
     let jobs = desk.state.jobs().unwrap();
     assert_eq!(jobs.len(), 1);
     desk.state.job_dir(&jobs[0].id)
+}
+
+/// Changes a card as no program does.
+fn change_card(desk: &Desk, change: impl FnOnce(&mut serde_json::Value)) {
+    let path = only_job(desk).join("job.json");
+    let mut card = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut card);
+    fs::write(path, card.to_string()).unwrap();
+}
+
+/// The only job was made long ago.
+fn age_job(desk: &Desk) {
+    change_card(desk, |card| {
+        card["created_ms"] = (card["created_ms"].as_i64().unwrap() - LONG_AGO_MS).into();
+    });
 }
 
 #[test]
@@ -37,4 +54,33 @@ fn a_state_directory_below_a_symbolic_link_is_read_after_its_first_fold() {
         .assert(0);
     assert_eq!(net.taken(), ["one@a.test", "two@c.test"]);
     assert_eq!(desk.fate(&id, "two@c.test"), "delivered");
+}
+
+#[test]
+fn nothing_is_sent_under_a_name_while_a_damaged_card_may_have_it() {
+    let (desk, net) = (Desk::new(), Net::new(&[]));
+    letter(&desk, "letter.eml", &["one@a.test"]);
+    let named = ["letter.eml", "--job", "news"];
+    net.send(&desk, &named).assert(0);
+    let card = only_job(&desk).join("job.json");
+    let whole = fs::read(&card).unwrap();
+    let id = desk.state.jobs().unwrap()[0].id.clone();
+    fs::write(&card, "{").unwrap();
+    net.send(&desk, &named).assert(65).assert_err(&[
+        &id,
+        "its card cannot be used",
+        "hint: restore ",
+        "job.json",
+    ]);
+    assert_eq!(net.taken(), ["one@a.test"], "nobody got it twice");
+    // Of a later version of this program: what its name is can be told.
+    fs::write(&card, &whole).unwrap();
+    change_card(&desk, |card| card["version"] = 99.into());
+    net.send(&desk, &named).assert(65);
+    assert_eq!(net.taken().len(), 1);
+    net.send(&desk, &["letter.eml", "--job", "other"]).assert(0);
+    assert_eq!(net.taken().len(), 2);
+    fs::write(&card, &whole).unwrap();
+    net.send(&desk, &named).assert(0);
+    assert_eq!(net.taken().len(), 2, "it is known again who has got it");
 }
