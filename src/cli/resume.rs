@@ -139,11 +139,14 @@ fn finish_cut(state: &StateDir, id: &str) -> Result<()> {
 fn open(flags: &JobFlags, job: &Job) -> Result<Batch> {
     let options = view::options(flags, job.card(), job.dir())?;
     let store = Arc::new(BatchStore::reopen(options, job.dir()).map_err(batch::failure)?);
-    let is_over = store.is_read_to_end() || batch::is_stream(&flags.read);
-    let reader = if is_over || job.card().name.is_some() {
+    // Asked of the card: what the pipe was called may be gone by now, or something else.
+    let card = job.card();
+    let was_stream = card.digest.is_none() && card.inputs.is_empty();
+    let is_over = store.is_read_to_end() || was_stream;
+    let reader = if is_over || card.name.is_some() {
         None
     } else {
-        Some(read_on(flags, job.card(), Arc::clone(&store))?)
+        Some(read_on(flags, card, Arc::clone(&store))?)
     };
     Ok(Batch {
         reader,
