@@ -12,6 +12,7 @@ use super::batch::Batch;
 use super::conclude::conclude;
 use super::exit::{Exit, Failure};
 use super::flags::JobFlags;
+use super::job as cli_job;
 use super::say;
 use super::target::Target;
 use super::watch::{Told, watch};
@@ -54,7 +55,10 @@ pub fn deliver(plan: Plan, flags: &DeliveryArgs, show: &ShowArgs) -> Result<(Exi
     if let Some(why) = why.filter(|_| !show.quiet) {
         eprintln!("mailer: {why}");
     }
-    settings.age = age(&job);
+    match job.card().name {
+        Some(_) => settings.came_since = Some(since(&job)),
+        None => settings.age = age(&job),
+    }
     let ledger = open_ledger(&job, &store, &settings)?;
     check_numbers(&job, &batch, &ledger)?;
     let began = Instant::now();
@@ -101,12 +105,9 @@ pub fn deliver(plan: Plan, flags: &DeliveryArgs, show: &ShowArgs) -> Result<(Exi
     Ok((concluded?, summary))
 }
 
-/// How old the oldest mail of a job may be. A clock that was set back makes it no older than it is.
+/// How old the mail of a job is that came all at once. A clock that was set back makes it no older than it is.
 fn age(job: &Job) -> Duration {
-    let now = jiff::Timestamp::now().as_millisecond();
-    let card = job.card();
-    let since = card.renewed_ms.unwrap_or(card.created_ms);
-    let age = now.saturating_sub(since).max(0);
+    let age = cli_job::now_ms().saturating_sub(since(job)).max(0);
     Duration::from_millis(age as u64)
 }
 
@@ -114,6 +115,12 @@ fn age(job: &Job) -> Duration {
 ///
 /// # Errors
 /// A [`Failure`].
+/// None of a job's mail is older than this.
+fn since(job: &Job) -> i64 {
+    let card = job.card();
+    card.renewed_ms.unwrap_or(card.created_ms)
+}
+
 pub fn open_ledger(job: &Job, store: &Arc<BatchStore>, settings: &Settings) -> Result<Ledger> {
     let queues = settings.queues.iter().map(|queue| queue.name.clone());
     let options = Options {
@@ -149,7 +156,7 @@ fn check_numbers(job: &Job, batch: &Batch, ledger: &Ledger) -> Result<()> {
     }
     let read = JobFlags::from_card(card)?.read;
     let digest = job::digest(&read.batch, read.to_file.as_deref(), &card.numbering);
-    let digest = digest.map_err(super::job::failure)?;
+    let digest = digest.map_err(cli_job::failure)?;
     if card.digest.as_deref() == Some(&digest.text) {
         return Ok(());
     }

@@ -3,6 +3,8 @@
 //! Of each recipient that is not settled the ledger knows what it has been through, and when it was tried last; the time
 //! before which it rests follows from that and from the curves of the retry policy, so that no due time is kept anywhere.
 //!
+//! In a job to which mail comes again and again no age is that of all: what earlier runs left is as old as its first attempt.
+//!
 //! INVARIANT: each recipient of the job that is pending is handed on or settled here exactly once.
 
 use std::collections::HashMap;
@@ -12,7 +14,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::book::Entry;
+use super::parts;
 use super::router::{Addressed, invalid_attempt};
+use super::settings::Settings;
 use super::shared::Shared;
 use super::teller::Teller;
 use crate::batch::BatchStore;
@@ -37,17 +41,20 @@ pub struct Past {
     /// How long their deferred mail rests.
     policy: RetryPolicy,
     now: (Instant, i64),
+    /// Deferred mail that was first tried before this has expired, if each recipient has an age of its own.
+    expired_before: Option<i64>,
 }
 
 impl Past {
     /// Of all recipients in `store`, what `ledger` knows. A loss of power may have cost the index what the journal still has:
     /// those recipients are read from the batch again, and known when they arrive. `None` if there are none.
-    pub fn of(ledger: &Ledger, store: &BatchStore, policy: RetryPolicy) -> Option<Past> {
+    pub fn of(ledger: &Ledger, store: &BatchStore, settings: &Settings) -> Option<Past> {
         let in_store = store.recipient_count();
         let count = in_store.max(ledger.len());
         if count == 0 {
             return None;
         }
+        let now_ms = jiff::Timestamp::now().as_millisecond();
         let mut tried = HashMap::new();
         let standings = (0..count as u32).map(RecipientNo).map(|recipient| {
             let standing = anew(ledger.standing(recipient));
@@ -61,9 +68,20 @@ impl Past {
             settled: standings.collect(),
             in_store,
             tried,
-            policy,
-            now: (Instant::now(), jiff::Timestamp::now().as_millisecond()),
+            policy: parts::retry_policy(settings),
+            now: (Instant::now(), now_ms),
+            expired_before: expired_before(settings, now_ms),
         })
+    }
+
+    /// True if a recipient's deferred mail is too old to be tried again.
+    fn has_expired(&self, recipient: RecipientNo) -> bool {
+        let first_at = self
+            .tried
+            .get(&recipient)
+            .filter(|(standing, _)| standing.status == Status::Deferred)
+            .and_then(|(standing, _)| standing.first_at);
+        matches!((first_at, self.expired_before), (Some(first), Some(limit)) if first < limit)
     }
 
     /// What a recipient has been through, and the time before which it rests. `None` if it is settled.
@@ -103,6 +121,17 @@ impl Past {
     }
 }
 
+/// The time of first attempts before which deferred mail has expired now. `None` if nothing has: none of it is so old, or all
+/// of it has one age, which the queues know.
+fn expired_before(settings: &Settings, now_ms: i64) -> Option<i64> {
+    let expire = i64::try_from(settings.retry.expire.as_millis()).unwrap_or(i64::MAX);
+    let limit = now_ms.saturating_sub(expire);
+    settings
+        .came_since
+        .filter(|since| *since < limit)
+        .map(|_| limit)
+}
+
 /// What a person has queued again after it was tried begins anew, and at once. That it was in doubt once stays known: if
 /// it ends so again, it is held.
 fn anew(standing: Standing) -> Standing {
@@ -133,6 +162,7 @@ pub fn take_up(
     let gauges = &shared.gauges;
     gauges.recipients.fetch_add(past.in_store as u64, Relaxed);
     let mut chunk = Vec::with_capacity(CHUNK);
+    let mut expired = Vec::new();
     for number in 0..shared.store.message_count() as u32 {
         let message = MessageNo(number);
         gauges.messages.fetch_add(1, Relaxed);
@@ -144,6 +174,13 @@ pub fn take_up(
             let Some((passage, not_before)) = past.left(recipient, &mut rng) else {
                 continue;
             };
+            if past.has_expired(recipient) {
+                expired.push((recipient, Status::Expired));
+                if expired.len() >= CHUNK {
+                    teller.leave(std::mem::take(&mut expired));
+                }
+                continue;
+            }
             let Some((_, Ok(mailbox))) = shared.store.address(recipient) else {
                 teller.add(&invalid_attempt(recipient, unfit()));
                 continue;
@@ -161,7 +198,7 @@ pub fn take_up(
         }
     }
     let _ = to_router.send(chunk);
-    teller.tell();
+    teller.leave(expired);
 }
 
 /// Found unfit by the run that read it, which did not come to record why.

@@ -131,7 +131,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     check_sources(&settings)?;
     let room = limits::room(&limits::look());
     settings.workers_max = settings.workers_max.min(room);
-    let past = Past::of(&ledger, &store, parts::retry_policy(&settings));
+    let past = Past::of(&ledger, &store, &settings);
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
     let finder = Finder::new(

@@ -77,6 +77,9 @@ pub struct Settings {
     pub guard: Duration,
     /// How old the job is by now: its mail expires so much earlier.
     pub age: Duration,
+    /// Mail of the job came at several times, none of it before this (milliseconds since 1970): what earlier runs left expires
+    /// by its own first attempt when it is taken up again. `None`: it came all at once, and `age` says when.
+    pub came_since: Option<i64>,
     /// Every intent is on disk before the final dot of its message leaves: what is recorded survives a loss of power, too.
     pub sync: bool,
     /// The journal is folded into the database whenever it has grown to this.
@@ -232,6 +235,7 @@ impl Default for Settings {
             retry: Retry::default(),
             guard: 20 * 60 * MINUTE,
             age: Duration::ZERO,
+            came_since: None,
             sync: false,
             segment_bytes: 16 * 1024 * 1024,
             stop_after: None,

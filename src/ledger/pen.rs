@@ -115,7 +115,7 @@ impl<'a> Pen<'a> {
                 &standing.passage.attempts,
                 &standing.passage.host_failures,
                 &standing.passage.in_doubt,
-                &line.first_at,
+                &line.standing.first_at,
                 &standing.last_at,
                 &standing.class.map(|class| class.name()),
                 &told.as_ref().map(|told| told.code),

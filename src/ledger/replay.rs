@@ -211,7 +211,6 @@ pub(super) enum Sending {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub(super) standing: Standing,
-    pub(super) first_at: Option<i64>,
     pub(super) details: Details,
     pub(super) sending: Sending,
 }
@@ -220,7 +219,6 @@ impl Line {
     /// Nothing is known.
     pub(super) const NEW: Line = Line {
         standing: Standing::NEW,
-        first_at: None,
         details: Details::None,
         sending: Sending::No,
     };
@@ -248,7 +246,6 @@ impl Line {
         self.sending = Sending::No;
         if self.standing.attempt(attempt.said(), was_sending) {
             self.details = Details::Attempt(place);
-            self.first_at.get_or_insert(attempt.at);
         }
     }
 
@@ -275,7 +272,6 @@ impl Line {
         };
         self.standing.interrupt(at);
         self.details = details;
-        self.first_at.get_or_insert(at);
     }
 }
 

@@ -195,7 +195,7 @@ impl Snapshot {
         });
         Outcome {
             status: standing.status,
-            first_at: line.first_at,
+            first_at: line.standing.first_at,
             last,
         }
     }

@@ -24,7 +24,9 @@ pub struct Standing {
     pub status: Status,
     /// What its envelope has been through.
     pub passage: Passage,
-    /// When the last attempt ended: milliseconds since 1970. `None` if there was none.
+    /// When the first attempt ended: milliseconds since 1970. `None` if there was none.
+    pub first_at: Option<i64>,
+    /// When the last attempt ended.
     pub last_at: Option<i64>,
     /// Who was hurt by the last verdict.
     pub class: Option<Scope>,
@@ -48,6 +50,7 @@ impl Standing {
             host_failures: 0,
             in_doubt: false,
         },
+        first_at: None,
         last_at: None,
         class: None,
     };
@@ -68,6 +71,7 @@ impl Standing {
             in_doubt,
             ..said.passage
         };
+        self.first_at.get_or_insert(said.at);
         self.last_at = Some(said.at);
         self.class = Some(said.class);
         true

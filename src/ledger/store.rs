@@ -313,13 +313,13 @@ fn read_line(row: &SqlRow<'_>) -> Result<(RecipientNo, Line), Odd> {
     let standing = Standing {
         status: status.unwrap_or(retry::pending(passage)),
         passage,
+        first_at: row.get(6)?,
         last_at,
         class,
     };
     let since: Option<i64> = row.get(8)?;
     let line = Line {
         standing,
-        first_at: row.get(6)?,
         details: last_at.map_or(Details::None, |_| Details::Row),
         sending: match status {
             Some(_) => Sending::No,

@@ -84,3 +84,43 @@ fn nothing_is_sent_under_a_name_while_a_damaged_card_may_have_it() {
     net.send(&desk, &named).assert(0);
     assert_eq!(net.taken().len(), 2, "it is known again who has got it");
 }
+
+#[test]
+fn new_mail_of_a_job_that_never_was_finished_has_all_its_time() {
+    let net = Net::new(&["domain=c.test stage=rcpt first=2 reply=450"]);
+    let desk = Desk::new();
+    letter(&desk, "1.eml", &["old@c.test"]);
+    let named = ["--job", "news"];
+    net.send(&desk, &[&["1.eml"], &named[..], &NO_RETRY].concat())
+        .assert(75);
+    age_job(&desk);
+    let ledger = rusqlite::Connection::open(only_job(&desk).join("ledger.sqlite")).unwrap();
+    let sql =
+        "UPDATE recipient SET first_attempt = first_attempt - ?1, last_attempt = last_attempt - ?1";
+    assert_eq!(ledger.execute(sql, [LONG_AGO_MS]).unwrap(), 1);
+    drop(ledger);
+    letter(&desk, "2.eml", &["new@c.test"]);
+    net.send(&desk, &[&["2.eml"], &named[..], &SOON].concat())
+        .assert(1);
+    // The new one was deferred first, and tried again.
+    assert_eq!(net.taken(), ["new@c.test"]);
+    assert_eq!(desk.fate("news", "old@c.test"), "expired");
+    assert_eq!(net.sink.stats().refusals, 2, "it was not tried again");
+    // A person wants it tried again, as if it were new.
+    desk.run(&["retry", "news", "--refused"]).assert(0);
+    desk.run(&["resume", "news"]).assert(0);
+    assert_eq!(net.taken(), ["new@c.test", "old@c.test"]);
+}
+
+#[test]
+fn mail_that_came_yesterday_to_a_job_of_long_ago_is_no_older_than_that() {
+    let net = Net::new(&["domain=c.test stage=rcpt first=2 reply=450"]);
+    let desk = Desk::new();
+    letter(&desk, "1.eml", &["one@c.test"]);
+    let named = ["1.eml", "--job", "news"];
+    net.send(&desk, &[&named[..], &NO_RETRY].concat())
+        .assert(75);
+    age_job(&desk);
+    net.send(&desk, &[&named[..], &SOON].concat()).assert(0);
+    assert_eq!(net.taken(), ["one@c.test"]);
+}

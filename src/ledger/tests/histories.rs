@@ -226,6 +226,7 @@ fn what_earlier_runs_left_pending_comes_with_all_that_is_needed_to_go_on() {
     let deferred = Standing {
         status: Status::Deferred,
         passage: attempt(2, Status::Deferred, 0).passage,
+        first_at: Some(1000),
         last_at: Some(1000),
         class: Some(Scope::Recipient),
     };
@@ -237,6 +238,7 @@ fn what_earlier_runs_left_pending_comes_with_all_that_is_needed_to_go_on() {
             host_failures: 0,
             in_doubt: true,
         },
+        first_at: Some(2000),
         last_at: Some(2000),
         class: Some(Scope::Message),
     };
