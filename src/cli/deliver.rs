@@ -38,11 +38,16 @@ pub struct Plan {
     pub report: Option<Target>,
 }
 
-/// Runs the job. Returns the status to end with, and the summary.
+/// Runs the job until its end or until `told` says so. Returns the status to end with, and the summary.
 ///
 /// # Errors
 /// A [`Failure`].
-pub fn deliver(plan: Plan, flags: &DeliveryArgs, show: &ShowArgs) -> Result<(Exit, String)> {
+pub fn deliver(
+    plan: Plan,
+    flags: &DeliveryArgs,
+    show: &ShowArgs,
+    told: &mut Told,
+) -> Result<(Exit, String)> {
     let Plan {
         mut job,
         batch,
@@ -63,7 +68,6 @@ pub fn deliver(plan: Plan, flags: &DeliveryArgs, show: &ShowArgs) -> Result<(Exi
     check_numbers(&job, &batch, &ledger)?;
     let began = Instant::now();
     let stop_after = settings.stop_after;
-    let mut told = Told::listen()?;
     let work = Work {
         reader: batch.reader,
         store: batch.store,
@@ -75,7 +79,7 @@ pub fn deliver(plan: Plan, flags: &DeliveryArgs, show: &ShowArgs) -> Result<(Exi
         say::complain(error);
         running.stop();
     }
-    let stopped = watch(&mut told, &running, flags, show, began, stop_after);
+    let stopped = watch(told, &running, flags, show, began, stop_after);
     let end = running.finish();
     let wants_summary = show.prints_summary() || show.is_rehearsal;
     let (summary, report_failure) = match report.is_some() || wants_summary {

@@ -1,11 +1,14 @@
 //! `mailer resume`: goes on with an unfinished job, as it was begun; without a name, with every one that nobody runs, oldest
 //! first: the line for cron.
 //!
+//! A signal, and the time of `--run-for` and `--finish-by`, are for the whole command: once it is to end, no other job is begun.
+//!
 //! Standard input is not read again: of a job whose mail came by a pipe, what was read is delivered. Nor are files that do not
 //! hold any more what the job was made of: what an earlier run has read is in the job, and the rest is somebody else's mail.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -16,8 +19,10 @@ use super::exit::{Exit, Failure};
 use super::flags::JobFlags;
 use super::job::view;
 use super::target::Target;
+use super::watch::Told;
 use super::{config, exit, job, say};
 use crate::batch::{BatchReader, BatchStore};
+use crate::engine::settings::Settings;
 use crate::job::{Job, JobCard, JobError, JobState, StateDir};
 use crate::mail::Status;
 
@@ -29,7 +34,7 @@ pub fn run(args: &ResumeArgs) -> Result<Exit> {
     if let Some(text) = &args.job {
         let (state, job) = job::take(&args.state(), text)?;
         return match job.card().state {
-            JobState::Open => go_on(&state, job, args),
+            JobState::Open => go_on(&state, job, args, &mut Span::begin(args)?),
             JobState::Finished => Ok(already_done(&job)),
             JobState::Cancelled => {
                 let text = format!("job {} is cancelled: nothing more of it is sent", job.id());
@@ -40,26 +45,75 @@ pub fn run(args: &ResumeArgs) -> Result<Exit> {
     let Some(state) = job::look(&args.state())? else {
         return Ok(Exit::Done);
     };
+    let mut span = Span::begin(args)?;
     let listing = state.listing().map_err(job::failure)?;
     let mut worst = Exit::Done;
-    for card in listing.cards {
-        if card.state != JobState::Open {
-            continue;
-        }
+    let mut unfinished = listing.cards;
+    unfinished.retain(|card| card.state == JobState::Open);
+    let mut left = unfinished.into_iter();
+    while !span.is_over()
+        && let Some(card) = left.next()
+    {
         let exit = match state.take(&card.id) {
             Ok(job) if job.card().state == JobState::Open => {
                 // One job that cannot go on keeps no other from it.
-                go_on(&state, job, args).unwrap_or_else(|error| exit::report(&error))
+                go_on(&state, job, args, &mut span).unwrap_or_else(|error| exit::report(&error))
             }
             Ok(_) | Err(JobError::Held { .. } | JobError::NotFound { .. }) => Exit::Done,
             Err(error) => exit::report(&job::failure(error)),
         };
         worst = graver(worst, exit);
     }
+    // What another process works on is not ours to go on with.
+    let is_free = |card: &JobCard| !matches!(state.holder(&card.id), Ok(Some(_)));
+    let not_begun = left.filter(is_free).count() as u64;
+    if not_begun > 0 {
+        say::complain(format!(
+            "stopped: {} not gone on with; `mailer resume` does",
+            match not_begun {
+                1 => "1 unfinished job was".to_owned(),
+                more => format!("{more} unfinished jobs were"),
+            }
+        ));
+        worst = graver(worst, Exit::Pending);
+    }
     for (_, error) in listing.unreadable {
         worst = graver(worst, exit::report(&job::failure(error)));
     }
     Ok(worst)
+}
+
+/// The time from the start of the command until it is to end: all its jobs share it.
+struct Span {
+    told: Told,
+    /// `--run-for` or `--finish-by`, whichever comes first.
+    end: Option<Instant>,
+}
+
+impl Span {
+    fn begin(args: &ResumeArgs) -> Result<Span> {
+        let flags = &args.delivery;
+        let by = flags.finish_by;
+        let by = by.map(|time| time.until(&jiff::ZonedDateTime::now()));
+        let time = flags.run_for.into_iter().chain(by).min();
+        Ok(Span {
+            told: Told::listen()?,
+            end: time.and_then(|time| Instant::now().checked_add(time)),
+        })
+    }
+
+    /// True if nothing more is to be begun.
+    fn is_over(&mut self) -> bool {
+        self.told.is_ended() || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// A run that begins now has what is left.
+    fn limit(&self, settings: &mut Settings) {
+        let Some(end) = self.end else { return };
+        let left = end.saturating_duration_since(Instant::now());
+        settings.retry.run_for = settings.retry.run_for.min(left);
+        settings.stop_after = Some(settings.stop_after.map_or(left, |after| after.min(left)));
+    }
 }
 
 /// Ends as the last run did, and says so if that was not well.
@@ -85,12 +139,12 @@ fn graver(one: Exit, other: Exit) -> Exit {
     if rank(other) > rank(one) { other } else { one }
 }
 
-fn go_on(state: &StateDir, mut job: Job, args: &ResumeArgs) -> Result<Exit> {
+fn go_on(state: &StateDir, mut job: Job, args: &ResumeArgs, span: &mut Span) -> Result<Exit> {
     let mut flags = JobFlags::from_card(job.card())?;
     flags.read.command = "resume";
     flags.overlay(&args.delivery)?;
     flags.delivery.state = Some(state.path().to_path_buf());
-    let settings = config::settings(&flags.delivery)?;
+    let mut settings = config::settings(&flags.delivery)?;
     let inputs: Vec<_> = job.card().inputs.iter().map(|at| at.path.clone()).collect();
     let report = match &args.show.report {
         Some(path) => Some(Target::open(path, &inputs)?),
@@ -100,13 +154,14 @@ fn go_on(state: &StateDir, mut job: Job, args: &ResumeArgs) -> Result<Exit> {
     let is_cut = batch.reader.is_none() && !batch.store.is_read_to_end();
     let id = job.id().to_owned();
     job.update(|card| card.runs += 1).map_err(job::failure)?;
+    span.limit(&mut settings);
     let plan = Plan {
         job,
         batch,
         settings,
         report,
     };
-    let (exit, _) = deliver::deliver(plan, &flags.delivery, &args.show)?;
+    let (exit, _) = deliver::deliver(plan, &flags.delivery, &args.show, &mut span.told)?;
     if is_cut {
         finish_cut(state, &id)?;
     }

@@ -10,6 +10,7 @@ use super::deliver::{self, Plan};
 use super::exit::{Exit, Failure};
 use super::find::{self, Found};
 use super::target::Target;
+use super::watch::Told;
 use super::{config, job, say};
 use crate::batch::inspect;
 use crate::engine::settings::Settings;
@@ -78,7 +79,7 @@ pub fn send(
         settings,
         report,
     };
-    deliver::deliver(plan, flags, show)
+    deliver::deliver(plan, flags, show, &mut Told::listen()?)
 }
 
 fn unchanged(held: &Job) -> Result<()> {

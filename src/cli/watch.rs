@@ -103,7 +103,7 @@ fn tell_stops(running: &Running, progress: Option<&Progress>, told: &mut usize) 
 /// The signals that have arrived.
 pub struct Told {
     signals: Signals,
-    /// SIGINT and SIGTERM since the start of the run.
+    /// SIGINT and SIGTERM since it listens.
     ends: usize,
     /// SIGHUP since it was last looked at.
     reload: bool,
@@ -123,6 +123,12 @@ impl Told {
             ends: 0,
             reload: false,
         })
+    }
+
+    /// True once it was asked to end.
+    pub fn is_ended(&mut self) -> bool {
+        self.look();
+        self.ends > 0
     }
 
     fn look(&mut self) {

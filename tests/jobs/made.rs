@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use mailer::batch::{BatchReader, BatchStore, Input, ReadOptions};
@@ -59,6 +59,14 @@ pub struct Said {
 }
 
 impl Said {
+    fn of(out: Output) -> Said {
+        Said {
+            status: out.status.code().unwrap(),
+            out: String::from_utf8(out.stdout).unwrap(),
+            err: String::from_utf8(out.stderr).unwrap(),
+        }
+    }
+
     /// Asserts the exit status; an error is one line and at most one hint.
     #[track_caller]
     pub fn assert(&self, status: i32) -> &Said {
@@ -123,20 +131,29 @@ impl Desk {
 
     /// The same from another directory.
     pub fn run_in(&self, directory: &str, arguments: &[&str]) -> Said {
-        let out = Command::new(env!("CARGO_BIN_EXE_mailer"))
+        Said::of(self.command(directory, arguments).output().unwrap())
+    }
+
+    /// Runs `mailer`, and does something to its process, whose number is handed over.
+    pub fn run_with(&self, arguments: &[&str], act: impl FnOnce(u32)) -> Said {
+        let mut command = self.command("", arguments);
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        act(child.id());
+        Said::of(child.wait_with_output().unwrap())
+    }
+
+    fn command(&self, directory: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailer"));
+        command
             .args(arguments)
             .args(["--state", &self.state.path().to_string_lossy()])
             .current_dir(self.path(directory))
             .env("XDG_CONFIG_HOME", "/proc/nope")
             .env("HOME", "/proc/nope")
-            .env("TZ", "UTC")
-            .output()
-            .unwrap();
-        Said {
-            status: out.status.code().unwrap(),
-            out: String::from_utf8(out.stdout).unwrap(),
-            err: String::from_utf8(out.stderr).unwrap(),
-        }
+            .env("TZ", "UTC");
+        command
     }
 
     /// A job of the files in `batch`, read to their end; nothing is sent yet.

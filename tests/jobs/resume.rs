@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use mailer::cli::args::{DeliveryArgs, ReadArgs};
 use mailer::cli::flags::JobFlags;
@@ -279,4 +281,56 @@ fn a_batch_that_was_not_read_to_its_end_is_read_on_and_a_pipe_is_not() {
         desk.run(&["resume"]).assert(0);
         assert_eq!(net.taken().len(), wanted);
     }
+}
+
+/// Two jobs of one message each; the receiver answers the dot of the first one late.
+fn two_jobs(desk: &Desk) -> (Net, [String; 2]) {
+    let net = Net::new(&["stage=dot delay=2s first=1"]);
+    let first = job(desk, &net, "1.eml", &["one@a.test"]).id().to_owned();
+    let second = job(desk, &net, "2.eml", &["two@b.test"]).id().to_owned();
+    (net, [first, second])
+}
+
+/// Asserts that the first of two jobs came to its end, and that the second was not begun.
+#[track_caller]
+fn assert_only_the_first(desk: &Desk, net: &Net, [first, second]: &[String; 2], said: &Said) {
+    said.assert(75)
+        .assert_err(&["1 unfinished job was not gone on with"]);
+    assert_eq!(net.taken(), ["one@a.test"]);
+    assert_eq!(desk.card(first).state, JobState::Finished);
+    let card = desk.card(second);
+    assert_eq!((card.state, card.runs), (JobState::Open, 1));
+}
+
+#[test]
+fn a_signal_in_one_job_keeps_the_next_from_being_begun() {
+    let desk = Desk::new();
+    let (net, jobs) = two_jobs(&desk);
+    let said = desk.run_with(&["resume"], |process| {
+        assert!(
+            net.sink
+                .wait_until(|stats| stats.messages == 1, Duration::from_secs(60))
+        );
+        let kill = format!("kill -TERM {process}");
+        assert!(
+            Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
+    });
+    assert_only_the_first(&desk, &net, &jobs, &said);
+    desk.run(&["resume"]).assert(0);
+    assert_eq!(net.taken(), ["one@a.test", "two@b.test"]);
+}
+
+#[test]
+fn the_time_of_a_resume_is_that_of_all_its_jobs_together() {
+    let desk = Desk::new();
+    let (net, jobs) = two_jobs(&desk);
+    let said = desk.run(&["resume", "--run-for", "1s"]);
+    assert_only_the_first(&desk, &net, &jobs, &said);
+    desk.run(&["resume", "--run-for", "1h"]).assert(0);
+    assert_eq!(net.taken(), ["one@a.test", "two@b.test"]);
 }
