@@ -224,7 +224,7 @@ impl Facts {
 fn note(job: &mut Job, facts: &Facts, exit: Exit) {
     let pending = facts.counts.iter().any(|(status, _)| status.is_pending());
     let is_over = facts.is_read_to_end && !pending;
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = cli_job::now_ms();
     let noted = job.update(|card| {
         card.runs = card.runs.max(1);
         card.ended_ms = Some(now);

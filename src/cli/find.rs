@@ -9,8 +9,8 @@ use anyhow::Result;
 use super::args::{DeliveryArgs, JobArgs, ReadArgs};
 use super::batch;
 use super::flags::{JobFlags, numbering};
-use super::job::failure;
-use crate::job::{self, Decision, Digest, Job, JobCard, JobState, NewCard, StateDir};
+use super::job::{failure, now_ms};
+use crate::job::{self, Decision, Digest, Job, JobCard, JobState, NewCard, StateDir, StateLock};
 use crate::mail::Status;
 
 /// What was found.
@@ -48,51 +48,93 @@ pub fn job(
         (None, Some(digest)) => state.by_digest(&digest.text).map_err(failure)?,
         (None, None) => None,
     };
-    let now = jiff::Timestamp::now().as_millisecond();
-    let mut decision = job::decide(known.as_ref(), now, guard, args.again);
-    if let Some(card) = &known
-        && args.job.is_some()
-        && decision == Decision::AlreadyDone
-        && card.state == JobState::Finished
-    {
-        // More may have come under that name; who got the mail already is known by it.
-        decision = Decision::GoOn;
-    }
-    if known.as_ref().is_some_and(nobody_was_mailed) && decision == Decision::AlreadyDone {
-        // All of it was invalid: with other flags it may be something else.
-        decision = Decision::New;
-    }
-    match (decision, known) {
-        (Decision::AlreadyDone, Some(card)) => Ok(Found::Done(Box::new(card))),
-        (Decision::GoOn, Some(card)) => {
-            let mut job = state.take(&card.id).map_err(failure)?;
-            drop(lock);
-            let flags = stored(read, flags)?;
-            job.update(|card| {
-                if card.state == JobState::Finished {
-                    // Nothing is left of what it was: what comes now is new, and must not be taken for as old as the job.
-                    card.renewed_ms = Some(now);
-                    card.date = batch::date_now();
-                }
-                card.state = JobState::Open;
-                card.finished_ms = None;
-                card.runs += 1;
-                card.flags = flags;
-            })
-            .map_err(failure)?;
-            Ok(Found::Run {
-                job: Box::new(job),
-                is_new: false,
-            })
+    let asked = Asked {
+        read,
+        flags,
+        args,
+        guard,
+        now: now_ms(),
+    };
+    asked.job(state, lock, known, digest)
+}
+
+/// What a person asks for.
+struct Asked<'a> {
+    read: &'a ReadArgs,
+    flags: &'a DeliveryArgs,
+    args: &'a JobArgs,
+    guard: Duration,
+    now: i64,
+}
+
+impl Asked<'_> {
+    /// Takes the job that is known, or makes one.
+    fn job(
+        &self,
+        state: &StateDir,
+        lock: StateLock,
+        mut known: Option<JobCard>,
+        digest: Option<Digest>,
+    ) -> Result<Found> {
+        if let Some(card) = &known
+            && self.decide(Some(card)) == Decision::GoOn
+        {
+            let job = state.take(&card.id).map_err(failure)?;
+            if self.decide(Some(job.card())) == Decision::GoOn {
+                drop(lock);
+                return self.go_on(job);
+            }
+            // Since its card was read, somebody has finished or cancelled it.
+            known = Some(job.card().clone());
         }
-        _ => {
-            let card = new_card(read, flags, args, digest)?;
-            let job = state.create(&lock, card).map_err(failure)?;
-            Ok(Found::Run {
-                job: Box::new(job),
-                is_new: true,
-            })
+        match (self.decide(known.as_ref()), known) {
+            (Decision::AlreadyDone, Some(card)) => Ok(Found::Done(Box::new(card))),
+            _ => {
+                let card = new_card(self.read, self.flags, self.args, digest)?;
+                let job = state.create(&lock, card).map_err(failure)?;
+                Ok(Found::Run {
+                    job: Box::new(job),
+                    is_new: true,
+                })
+            }
         }
+    }
+
+    fn decide(&self, card: Option<&JobCard>) -> Decision {
+        let decision = job::decide(card, self.now, self.guard, self.args.again);
+        let Some(card) = card.filter(|_| decision == Decision::AlreadyDone) else {
+            return decision;
+        };
+        if self.args.job.is_some() && card.state == JobState::Finished {
+            // More may have come under that name; who got the mail already is known by it.
+            return Decision::GoOn;
+        }
+        if nobody_was_mailed(card) {
+            // All of it was invalid: with other flags it may be something else.
+            return Decision::New;
+        }
+        decision
+    }
+
+    /// Goes on with a job that is held by us.
+    fn go_on(&self, mut job: Job) -> Result<Found> {
+        let flags = stored(self.read, self.flags)?;
+        job.update(|card| {
+            if card.state == JobState::Finished {
+                // Nothing is left of what it was: what comes now is new, and must not be taken for as old as the job.
+                card.renewed_ms = Some(self.now);
+                card.date = batch::date_now();
+            }
+            card.state = JobState::Open;
+            card.finished_ms = None;
+            card.runs += 1;
+            card.flags = flags;
+        })
+        .map_err(failure)?;
+        Ok(Found::Run {
+            job: Box::new(job),
+            is_new: false,
+        })
     }
 }
 
@@ -147,4 +189,48 @@ fn stored(read: &ReadArgs, flags: &DeliveryArgs) -> Result<serde_json::Value> {
         ..flags.clone()
     };
     JobFlags::of(read, &flags, &cwd).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Exit;
+
+    #[test]
+    fn a_job_that_was_cancelled_after_the_look_at_it_does_not_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&directory.path().join("state")).unwrap();
+        let (read, flags, args) = Default::default();
+        let asked = Asked {
+            read: &read,
+            flags: &flags,
+            args: &args,
+            guard: Duration::from_secs(3600),
+            now: now_ms(),
+        };
+        let lock = || state.lock().unwrap();
+        let Found::Run { mut job, is_new } = asked.job(&state, lock(), None, None).unwrap() else {
+            panic!("it is not new");
+        };
+        assert!(is_new);
+        let seen = job.card().clone();
+        job.update(|card| {
+            card.state = JobState::Cancelled;
+            card.finished_ms = Some(asked.now);
+        })
+        .unwrap();
+        let error = match asked.job(&state, lock(), Some(seen.clone()), None) {
+            Err(error) => error.downcast::<crate::cli::exit::Failure>().unwrap(),
+            Ok(_) => panic!("it is held"),
+        };
+        assert_eq!(error.exit, Exit::Pending);
+        let cancelled = job.card().clone();
+        drop(job);
+        match asked.job(&state, lock(), Some(seen), None).unwrap() {
+            Found::Done(card) => assert_eq!(*card, cancelled),
+            Found::Run { job, .. } => panic!("{:?}", job.card()),
+        }
+        assert_eq!(state.find(&cancelled.id).unwrap(), cancelled);
+        assert_eq!(state.jobs().unwrap().len(), 1);
+    }
 }
