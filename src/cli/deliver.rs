@@ -20,7 +20,7 @@ use crate::batch::BatchStore;
 use crate::engine::run::{self, RunEnd, StartError, Work};
 use crate::engine::settings::Settings;
 use crate::job::{self, Job, JobState};
-use crate::ledger::{Ledger, LedgerError, Options};
+use crate::ledger::{Ledger, Options};
 use crate::mail::{MessageNo, RecipientNo, Status};
 use crate::report::rows::{Report, Row};
 use crate::report::summary::Summary;
@@ -135,7 +135,7 @@ pub fn open_ledger(job: &Job, store: &Arc<BatchStore>, settings: &Settings) -> R
             .collect(),
         hold_in_doubt: settings.retry.in_doubt == InDoubt::Hold,
     };
-    Ledger::open(job.dir(), options, Arc::clone(store) as _).map_err(ledger_failure)
+    Ledger::open(job.dir(), options, Arc::clone(store) as _).map_err(cli_job::ledger_failure)
 }
 
 /// A loss of power may cost the index of a job what its journal still has. From a batch of files that is read again; but
@@ -171,13 +171,6 @@ fn check_numbers(job: &Job, batch: &Batch, ledger: &Ledger) -> Result<()> {
     Err(Failure::new(Exit::Data, text)
         .hint("put the batch back as it was, and go on then")
         .into())
-}
-
-/// An error of the ledger as the program's.
-pub fn ledger_failure(error: LedgerError) -> anyhow::Error {
-    Failure::new(Exit::Io, format!("the ledger cannot be used: {error}"))
-        .hint("make room in the state directory, or name another one with --state DIR")
-        .into()
 }
 
 /// Before a run ends with mail unsettled, that mail is copied: the batch file may be another one tomorrow.

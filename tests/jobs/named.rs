@@ -124,3 +124,21 @@ fn mail_that_came_yesterday_to_a_job_of_long_ago_is_no_older_than_that() {
     net.send(&desk, &[&named[..], &SOON].concat()).assert(0);
     assert_eq!(net.taken(), ["one@c.test"]);
 }
+
+#[test]
+fn a_run_on_a_damaged_ledger_says_what_every_command_says() {
+    let (desk, net) = (
+        Desk::new(),
+        Net::new(&["domain=c.test stage=rcpt first=1 reply=450"]),
+    );
+    letter(&desk, "1.eml", &["one@c.test"]);
+    net.send(&desk, &[&["1.eml"], &NO_RETRY[..]].concat())
+        .assert(75);
+    let ledger = rusqlite::Connection::open(only_job(&desk).join("ledger.sqlite")).unwrap();
+    let sql = "UPDATE recipient SET status = 'nonsense'";
+    assert_eq!(ledger.execute(sql, []).unwrap(), 1);
+    drop(ledger);
+    let said = desk.run(&["resume"]);
+    said.assert(65).assert_err(&["the row of recipient 0"]);
+    assert!(!said.err.contains("make room"), "{}", said.err);
+}
