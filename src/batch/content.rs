@@ -77,6 +77,8 @@ impl Content {
 pub enum ContentError {
     /// The file does not hold what it held at intake.
     Changed,
+    /// It is not there now, or cannot be opened.
+    Open(io::Error),
     /// It cannot be read now.
     Io(io::Error),
     /// It was found unfit at intake.
@@ -88,26 +90,28 @@ pub enum ContentError {
 }
 
 impl ContentError {
-    /// The verdict on the recipients of the message. A file that cannot be opened for want of descriptors is no reason to
-    /// give a message up.
-    pub fn verdict(&self) -> Verdict {
-        let (status, scope, enhanced) = match self {
-            ContentError::Io(_) => (Status::Deferred, Scope::Local, Enhanced::new(4, 3, 0)),
-            _ => (Status::Invalid, Scope::Message, Enhanced::new(5, 6, 0)),
-        };
-        Verdict::own(status, scope, Stage::Batch, enhanced, &self.to_string())
-    }
-}
-
-impl From<io::Error> for ContentError {
-    fn from(error: io::Error) -> ContentError {
+    /// What a failed read of an open regular file amounts to: one that is too short is not what it was.
+    pub(super) fn read(error: io::Error) -> ContentError {
         match error.kind() {
-            // InvalidData: something that is no file took its place.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound | io::ErrorKind::InvalidData => {
-                ContentError::Changed
-            }
+            io::ErrorKind::UnexpectedEof => ContentError::Changed,
             _ => ContentError::Io(error),
         }
+    }
+
+    /// True if the message may be loaded another time. A file that is not there may be on a disk that is not mounted yet.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, ContentError::Open(_) | ContentError::Io(_))
+    }
+
+    /// The verdict on the recipients of the message. A file that is not there, or that cannot be opened for want of
+    /// descriptors, is no reason to give a message up.
+    pub fn verdict(&self) -> Verdict {
+        let (status, scope, enhanced) = if self.may_pass() {
+            (Status::Deferred, Scope::Local, Enhanced::new(4, 3, 0))
+        } else {
+            (Status::Invalid, Scope::Message, Enhanced::new(5, 6, 0))
+        };
+        Verdict::own(status, scope, Stage::Batch, enhanced, &self.to_string())
     }
 }
 
@@ -115,6 +119,7 @@ impl fmt::Display for ContentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ContentError::Changed => f.write_str("the batch file changed after it was read"),
+            ContentError::Open(error) => write!(f, "the batch file cannot be opened: {error}"),
             ContentError::Io(error) => write!(f, "cannot read the batch file: {error}"),
             ContentError::Invalid => f.write_str("the message was found invalid"),
             ContentError::Unfit(at) => at.fmt(f),

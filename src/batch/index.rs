@@ -330,7 +330,7 @@ fn push_source(
         push_text(out, source.name.as_bytes());
         push_text(out, location.path.as_os_str().as_bytes());
         if let Place::Maildir(files) = &location.place {
-            for file in files {
+            for file in &files.names {
                 push_text(out, file.as_bytes());
             }
         }

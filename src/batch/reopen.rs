@@ -15,6 +15,7 @@ use super::index::{
     ADDRESSES, END, HAS_KEYS, INDEX, IS_END, Index, KEPT, Known, MESSAGES, MOVED, Moved, Progress,
     SOURCE, START, START_TEXT, TO_FILE, create_new, open_kept, private,
 };
+use super::maildir::MaildirFiles;
 use super::options::ReadOptions;
 use super::record::{MESSAGE_BYTES, MessageRecord, RECIPIENT_BYTES, RecipientRecord};
 use super::source::{Location, OPEN_MAX, Place, Source, open_regular};
@@ -226,7 +227,7 @@ impl<'a> FirstPass<'a> {
                 while !parts.0.is_empty() {
                     files.push(OsStr::from_bytes(parts.text()?).into());
                 }
-                Place::Maildir(files)
+                Place::Maildir(MaildirFiles::new(files))
             }
             2 => open_spool(self.dir, path).map_or(Place::Closed, Place::Spool),
             3 => Place::Kept(open_kept(self.dir).ok()?),

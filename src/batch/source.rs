@@ -6,7 +6,9 @@
 //!
 //! INVARIANT: what is opened for a read is a regular file, or the read fails at once: a FIFO in a Maildir hangs nobody.
 
+use super::content::ContentError;
 use super::error::{BatchError, BatchErrorKind, unpack_hint};
+use super::maildir::{MaildirFiles, PARTS};
 use super::options::ReadOptions;
 use crate::mbox::MboxFlavour;
 use crate::mbox::sniff::{self, FileKind};
@@ -63,8 +65,8 @@ pub(super) enum Place {
     Open(File),
     /// In a file that is opened when needed.
     Closed,
-    /// In files of a Maildir: `new/...` and `cur/...` in order.
-    Maildir(Vec<Box<OsStr>>),
+    /// In files of a Maildir.
+    Maildir(MaildirFiles),
     /// In the spool of a stream, which is open.
     Spool(File),
     /// In the file of messages that were kept because a run ended without them, which is open.
@@ -84,10 +86,7 @@ impl Location {
     fn path_of(&self, offset: u64) -> Option<PathBuf> {
         match &self.place {
             Place::Closed | Place::Open(_) => Some(self.path.clone()),
-            Place::Maildir(files) => {
-                let file = files.get(usize::try_from(offset).ok()?)?;
-                Some(self.path.join(file.as_ref()))
-            }
+            Place::Maildir(files) => Some(self.path.join(files.name(offset)?)),
             Place::Spool(_) | Place::Kept(_) => None,
         }
     }
@@ -106,20 +105,31 @@ impl Location {
         offset: u64,
         skip: u64,
         buffer: &mut [u8],
-    ) -> io::Result<()> {
-        match &self.place {
+    ) -> Result<(), ContentError> {
+        let (path, at) = match &self.place {
             Place::Open(file) | Place::Spool(file) | Place::Kept(file) => {
-                file.read_exact_at(buffer, offset)
+                let read = file.read_exact_at(buffer, offset);
+                return read.map_err(ContentError::read);
             }
-            Place::Closed => self.open(offset)?.read_exact_at(buffer, offset),
-            Place::Maildir(..) => self.open(offset)?.read_exact_at(buffer, skip),
+            Place::Closed => (self.path_of(offset), offset),
+            Place::Maildir(_) => (self.path_of(offset), skip),
+        };
+        let path = path.ok_or(ContentError::Invalid)?;
+        read_from(&path, at, buffer)
+    }
+
+    /// Where the message at `offset` may be if its file is not there: a mail reader renames the files of a Maildir.
+    pub(super) fn renamed(&self, offset: u64) -> Vec<PathBuf> {
+        match &self.place {
+            Place::Maildir(files) => files.renamed(&self.path, offset),
+            _ => Vec::new(),
         }
     }
 
     /// True if this is where `other` is, too.
     pub(super) fn is(&self, other: &Location) -> bool {
         let same_files = match (&self.place, &other.place) {
-            (Place::Maildir(files), Place::Maildir(others)) => files == others,
+            (Place::Maildir(files), Place::Maildir(others)) => files.names == others.names,
             _ => true,
         };
         self.path == other.path && same_files
@@ -170,7 +180,7 @@ impl Source {
     /// How many files a Maildir has, where it was found last; `None` if it is none.
     pub(super) fn files(&self) -> Option<u64> {
         let count = |location: &Location| match &location.place {
-            Place::Maildir(files) => Some(files.len() as u64),
+            Place::Maildir(files) => Some(files.names.len() as u64),
             _ => None,
         };
         match self.found_later() {
@@ -200,11 +210,8 @@ impl Source {
     /// The name of the file that holds the message at `offset`.
     pub(super) fn file_name(&self, offset: u64) -> Arc<str> {
         match &self.location.place {
-            Place::Maildir(files) => match files.get(offset as usize) {
-                Some(file) => Path::new(&*self.name)
-                    .join(file.as_ref())
-                    .to_string_lossy()
-                    .into(),
+            Place::Maildir(files) => match files.name(offset) {
+                Some(file) => Path::new(&*self.name).join(file).to_string_lossy().into(),
                 None => self.name.clone(),
             },
             _ => self.name.clone(),
@@ -218,6 +225,12 @@ impl Source {
             _ => offset,
         }
     }
+}
+
+/// Fills `buffer` with what is at `at` in the regular file at `path`.
+pub(super) fn read_from(path: &Path, at: u64, buffer: &mut [u8]) -> Result<(), ContentError> {
+    let file = open_regular(path).map_err(ContentError::Open)?;
+    file.read_exact_at(buffer, at).map_err(ContentError::read)
 }
 
 /// Opens a regular file, and nothing else: looked at first because opening a device may already do something, opened without
@@ -398,7 +411,7 @@ pub(super) fn is_mbox(
 /// Lists a Maildir: messages in new, then those in cur, each sorted by name (which begins with the time of arrival).
 fn maildir(dir: &Path, name: String) -> Result<Source, BatchError> {
     let mut files = Vec::new();
-    for part in ["new", "cur"] {
+    for part in PARTS {
         let names = list(&dir.join(part)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 let what = format!("is a directory, but no Maildir: it has no {part}/");
@@ -421,13 +434,13 @@ fn maildir(dir: &Path, name: String) -> Result<Source, BatchError> {
     }
     let location = Location {
         path: absolute(dir),
-        place: Place::Maildir(files),
+        place: Place::Maildir(MaildirFiles::new(files)),
     };
     Ok(Source::new(name.into(), location, None))
 }
 
 /// The names of what may be messages in `dir`: no directories, nothing hidden.
-fn list(dir: &Path) -> io::Result<Vec<OsString>> {
+pub(super) fn list(dir: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in dir.read_dir()? {
         let entry = entry?;

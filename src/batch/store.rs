@@ -22,7 +22,6 @@ use super::source::{Location, Source};
 use super::to_file::{ToFile, too_long};
 use crate::mail::verdict::printable;
 use crate::mail::{Mailbox, MessageNo, RecipientNo};
-use crate::mbox::sniff::UTF8_MARK;
 use crate::mbox::{canonical, envelope};
 use std::fs::File;
 use std::io;
@@ -256,28 +255,6 @@ impl BatchStore {
         Ok(())
     }
 
-    /// Reads the bytes of a message as they are in the batch, from wherever they still are what they were.
-    pub(super) fn read_raw(
-        &self,
-        record: &MessageRecord,
-        raw: &mut Vec<u8>,
-    ) -> Result<(), ContentError> {
-        let source = self
-            .sources
-            .get(record.source())
-            .ok_or(ContentError::Invalid)?;
-        match read_at(record, &source.location, raw) {
-            Ok(()) => Ok(()),
-            Err(error) => match source.found_later() {
-                Some(location) => read_at(record, &location, raw).map_err(|later| match error {
-                    ContentError::Io(_) => error,
-                    _ => later,
-                }),
-                None => Err(error),
-            },
-        }
-    }
-
     /// Makes what leaves of the raw bytes in `content`. `date`: for a message without one.
     pub(super) fn read(
         &self,
@@ -329,14 +306,16 @@ impl BatchStore {
             .ok_or(ContentError::Invalid)?;
         if record.is_to_file() {
             let to_file = self.to_file(message).ok_or(ContentError::Invalid)?;
-            return to_file.mailbox(place)?.map_err(|_| ContentError::Invalid);
+            let mailbox = to_file.mailbox(place).map_err(ContentError::Io)?;
+            return mailbox.map_err(|_| ContentError::Invalid);
         }
         let mut text = [0; TEXT_OCTETS_MAX];
         let text = text
             .get_mut(..place.len())
             .filter(|_| place.is_mailbox())
             .ok_or(ContentError::Invalid)?;
-        self.addresses.read(place.at(), text)?;
+        let read = self.addresses.read(place.at(), text);
+        read.map_err(ContentError::Io)?;
         Mailbox::parse_addr_spec(text).map_err(|_| ContentError::Invalid)
     }
 
@@ -454,23 +433,4 @@ fn mailbox_of_line(
         return Err(too_long());
     }
     Mailbox::parse(line)
-}
-
-/// Reads the bytes of a message at `location` and makes sure that they are those of intake.
-fn read_at(
-    record: &MessageRecord,
-    location: &Location,
-    raw: &mut Vec<u8>,
-) -> Result<(), ContentError> {
-    let skip = if record.is_marked() {
-        UTF8_MARK.len() as u64
-    } else {
-        0
-    };
-    raw.resize(record.length() as usize, 0);
-    location.read_exact_at(record.offset(), skip, raw)?;
-    if xxhash_rust::xxh3::xxh3_64(raw) != record.hash() {
-        return Err(ContentError::Changed);
-    }
-    Ok(())
 }

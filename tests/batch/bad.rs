@@ -1,7 +1,7 @@
 //! What cannot be read or sent: refused by name and place, and nothing else with it.
 
 use super::*;
-use mailer::batch::{BatchErrorKind, ContentError};
+use mailer::batch::BatchErrorKind;
 use mailer::mbox::MboxFlavour;
 
 #[test]

@@ -1,7 +1,9 @@
 //! Reading batches from the outside: files, Maildirs and streams in; arrivals, content and clear errors out.
 
-use mailer::batch::{BatchError, BatchReader, BatchStore, Content, Input, ReadOptions};
-use mailer::mail::{MessageNo, RecipientNo};
+use mailer::batch::{
+    BatchError, BatchReader, BatchStore, Content, ContentError, Input, ReadOptions,
+};
+use mailer::mail::{MessageNo, RecipientNo, Scope, Status};
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Read};

@@ -1,7 +1,7 @@
 //! Inputs that are not what they seem: pipes and sockets among the files of a Maildir, one file under two names.
 
 use super::*;
-use mailer::batch::{BatchErrorKind, ContentError};
+use mailer::batch::BatchErrorKind;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::mpsc;
@@ -64,14 +64,17 @@ fn what_is_no_file_in_a_maildir_is_a_row_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_file_that_became_a_fifo_has_changed() {
+fn a_file_that_became_a_fifo_is_waited_for() {
     let dir = maildir();
     let (store, _) = read_all(paths(&[dir.path()]), options()).unwrap();
     let message = dir.path().join("new/1");
     fs::remove_file(&message).unwrap();
     make_fifo(&message);
     let loaded = in_time(move || store.load(MessageNo(0), &mut Content::new()));
-    assert!(matches!(loaded, Err(ContentError::Changed)), "{loaded:?}");
+    let error = loaded.unwrap_err();
+    assert!(matches!(error, ContentError::Open(_)), "{error:?}");
+    let said = "the batch file cannot be opened: it is a FIFO, not a file";
+    assert_eq!(error.to_string(), said);
 }
 
 #[test]
