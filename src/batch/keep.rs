@@ -20,15 +20,24 @@ const MOVED_MAX: usize = 1 << 16;
 /// Copied bytes are written in pieces of this size.
 const PIECE_BYTES: usize = 256 * 1024;
 
+/// What [`BatchStore::keep`] has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// The bytes copied.
+    pub bytes: u64,
+    /// How many messages could not be read now, and may be another time. They are where they were, if anywhere.
+    pub unreadable: u64,
+}
+
 /// See [`BatchStore::keep`].
 pub(super) fn keep(
     store: &BatchStore,
     index: &Index,
     messages: impl Iterator<Item = MessageNo>,
-) -> io::Result<u64> {
+) -> io::Result<Kept> {
     let mut keeping: Option<Keeping<'_>> = None;
     let mut raw = Vec::new();
-    let mut bytes = 0;
+    let mut kept = Kept::default();
     for message in messages {
         if !is_wanted(store, message) {
             continue;
@@ -37,7 +46,8 @@ pub(super) fn keep(
             continue;
         };
         // What cannot be read now may be read later, from where it is; what has changed is lost.
-        if store.read_raw(record, &mut raw).is_err() {
+        if let Err(error) = store.read_raw(record, &mut raw) {
+            kept.unreadable += u64::from(error.may_pass());
             continue;
         }
         let keeping = match &mut keeping {
@@ -45,13 +55,13 @@ pub(super) fn keep(
             none => none.insert(Keeping::begin(store, index)?),
         };
         keeping.add(message, &raw)?;
-        bytes += raw.len() as u64;
+        kept.bytes += raw.len() as u64;
     }
     if let Some(mut keeping) = keeping {
         keeping.settle()?;
         store.sync()?;
     }
-    Ok(bytes)
+    Ok(kept)
 }
 
 /// True if the message may be sent and its bytes are in a file that is not the job's.

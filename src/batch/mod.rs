@@ -38,6 +38,7 @@ mod window;
 pub use content::{Content, ContentError};
 pub use error::{BatchError, BatchErrorKind};
 pub use inspect::{Inspected, InspectedRecipient, inspect};
+pub use keep::Kept;
 pub use options::ReadOptions;
 pub use problem::{Problem, What};
 pub use reader::{Arrival, Arrived, BatchReader};

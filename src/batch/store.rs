@@ -14,7 +14,7 @@ use super::ahead::Ahead;
 use super::content::{Content, ContentError};
 use super::error::BatchError;
 use super::index::{ADDRESSES, INDEX, Index, Known, Progress, create_new};
-use super::keep;
+use super::keep::{self, Kept};
 use super::options::ReadOptions;
 use super::record::{MessageRecord, RecipientRecord};
 use super::reopen;
@@ -135,14 +135,15 @@ impl BatchStore {
 
     /// Copies the raw bytes of these messages to a spool of the job, for the next reopening: the batch file may be overwritten
     /// once this run is over. Messages that are in a spool of the job already are left there; those that are not
-    /// what they were are left as they are. Gives the bytes copied; they are on the disk then. Without a job nothing is kept.
+    /// what they were are left as they are, and those that cannot be read now are counted. What was copied is on the disk then.
+    /// Without a job nothing is kept.
     ///
     /// # Errors
     /// A failed write or sync: what was kept before it is kept.
-    pub fn keep(&self, messages: impl Iterator<Item = MessageNo>) -> io::Result<u64> {
+    pub fn keep(&self, messages: impl Iterator<Item = MessageNo>) -> io::Result<Kept> {
         match &self.index {
             Some(index) => keep::keep(self, index, messages),
-            None => Ok(0),
+            None => Ok(Kept::default()),
         }
     }
 

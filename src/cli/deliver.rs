@@ -187,12 +187,18 @@ fn keep_unsettled(end: &RunEnd, store: &BatchStore, job: &Job) {
         })
     };
     let all = (0..store.message_count() as u32).map(MessageNo);
-    if let Err(error) = store.keep(all.filter(is_unsettled)) {
-        say::complain(format!(
-            "job {}: unsettled messages could not be copied ({error}): keep the batch as it is until `mailer resume` has sent them",
-            job.id()
-        ));
-    }
+    let what = match store.keep(all.filter(is_unsettled)) {
+        Ok(kept) => match kept.unreadable {
+            0 => return,
+            1 => "1 message could not be copied".to_owned(),
+            some => format!("{some} messages could not be copied"),
+        },
+        Err(error) => format!("unsettled messages could not be copied ({error})"),
+    };
+    say::complain(format!(
+        "job {}: {what}: keep the batch as it is until `mailer resume` has sent them",
+        job.id()
+    ));
 }
 
 /// What the card is told of a run.

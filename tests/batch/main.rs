@@ -1,7 +1,7 @@
 //! Reading batches from the outside: files, Maildirs and streams in; arrivals, content and clear errors out.
 
 use mailer::batch::{
-    BatchError, BatchReader, BatchStore, Content, ContentError, Input, ReadOptions,
+    BatchError, BatchReader, BatchStore, Content, ContentError, Input, Kept, ReadOptions,
 };
 use mailer::mail::{MessageNo, RecipientNo, Scope, Status};
 use std::collections::VecDeque;

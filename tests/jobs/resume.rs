@@ -203,6 +203,37 @@ fn a_damaged_card_is_told_and_keeps_no_other_job_from_going_on() {
     assert_eq!(net.taken(), ["two@b.test"]);
 }
 
+#[test]
+fn a_batch_that_is_not_there_is_waited_for_and_sent_when_it_is_back() {
+    let (desk, net) = (Desk::new(), Net::new(&[]));
+    let batch = desk.file("batch.mbox", latin(BATCH));
+    let job = desk.job_with(None, &reading(&[&batch]), &net.flags(), usize::MAX);
+    let id = job.id().to_owned();
+    drop(job);
+    let away = desk.path("away.mbox");
+    fs::rename(&batch, &away).unwrap();
+    // Nothing is tried twice in so short a time: the curve of hosts begins with 15 seconds.
+    let said = desk.run(&["resume", &id, "--run-for", "3s"]);
+    let keep = format!(
+        "job {id}: 3 messages could not be copied: keep the batch as it is until `mailer resume`"
+    );
+    said.assert(75).assert_err(&[&keep]);
+    let report = desk.run(&["report", &id]).out;
+    let told = report.matches("the batch file cannot be opened: ").count();
+    assert!(told > 0, "{report}");
+    let count = |name: &str| desk.card(&id).counts.get(name).copied().unwrap_or(0);
+    assert_eq!(
+        (count("invalid"), count("queued") + count("deferred")),
+        (1, 9)
+    );
+    assert_eq!(net.taken().len(), 0);
+    fs::rename(&away, &batch).unwrap();
+    let said = desk.run(&["resume", &id, "--retry-min", "100ms", "--retry-max", "1s"]);
+    said.assert(1);
+    assert_eq!(net.taken().len(), 9);
+    assert_eq!((count("invalid"), count("delivered")), (1, 9));
+}
+
 /// A batch with other words of the same length behind its first messages.
 fn other_end(first: usize) -> Vec<u8> {
     let place = BATCH.match_indices("\nFrom a@b").nth(first - 1).unwrap().0;
