@@ -5,7 +5,7 @@
 //! addresses: it was not handed on, or the disk spoiled it. The second pass fills the tables, with the places that messages were moved to last.
 //!
 //! INVARIANT: the tables hold whole messages only, from the first on without a gap, each with the recipients that it had.
-//! Errors: files that cannot be opened or read, and an index of a version that is not known here; that one is left alone.
+//! Errors: files of the job that cannot be opened or read (nothing is cut off then), and an index of a version that is not known here; that one is left alone.
 //! Memory beside the tables: the largest frame (all messages of one flush), 16 bytes per moved message.
 
 use super::addresses::AddressSpool;
@@ -54,7 +54,8 @@ pub(super) fn reopen(options: ReadOptions, dir: &Path) -> Result<BatchStore, Bat
         }
         end = frames.at();
     }
-    let kept_len = dir.join(KEPT).metadata().map_or(0, |kept| kept.len());
+    let kept = if_there(&dir.join(KEPT), |path| path.metadata()).map_err(failed)?;
+    let kept_len = kept.map_or(0, |kept| kept.len());
     let mut second = SecondPass::new(std::mem::take(&mut pass.moved), kept_len);
     let mut frames = Frames::new(&file, end);
     while let Some(frame) = frames.next().map_err(failed)? {
@@ -175,7 +176,7 @@ impl<'a> FirstPass<'a> {
             return Ok(self.has_begun.then_some(()));
         }
         Ok(match frame.kind {
-            SOURCE => self.source(parts),
+            SOURCE => return self.source(parts),
             TO_FILE => return self.list(parts),
             MESSAGES => return self.messages(parts),
             MOVED => self.moved(parts),
@@ -187,33 +188,31 @@ impl<'a> FirstPass<'a> {
         })
     }
 
-    fn source(&mut self, mut parts: Parts<'_>) -> Option<()> {
-        let number = parts.u32()? as usize;
-        let [place, flavour] = parts.array()?;
-        let name = std::str::from_utf8(parts.text()?).ok()?;
-        let path = PathBuf::from(OsStr::from_bytes(parts.text()?));
-        let place = self.place(place, &path, parts)?;
-        let flavour = match flavour {
-            0 => None,
-            1 => Some(MboxFlavour::Rd),
-            2 => Some(MboxFlavour::O),
-            3 => Some(MboxFlavour::Cl2),
-            _ => return None,
+    fn source(&mut self, mut parts: Parts<'_>) -> io::Result<Option<()>> {
+        let Some(head) = SourceHead::read(&mut parts) else {
+            return Ok(None);
         };
-        let location = Location { path, place };
-        if number < self.sources.len() {
-            self.found_later.push((number, location));
-            return Some(());
+        let Some(place) = self.place(head.place, &head.path, parts)? else {
+            return Ok(None);
+        };
+        let location = Location {
+            path: head.path,
+            place,
+        };
+        if head.number < self.sources.len() {
+            self.found_later.push((head.number, location));
+            return Ok(Some(()));
         }
-        let source = Source::new(name.into(), location, flavour);
+        let source = Source::new(head.name.into(), location, head.flavour);
         self.is_ended &= source.is_kept();
         self.sources.push(source);
-        (number + 1 == self.sources.len()).then_some(())
+        Ok((head.number + 1 == self.sources.len()).then_some(()))
     }
 
-    /// The place of a source. A file that is not there now can have its messages no more, but the others can.
-    fn place(&mut self, place: u8, path: &Path, mut parts: Parts<'_>) -> Option<Place> {
-        Some(match place {
+    /// The place of a source. A batch file that is not there now may be when its messages are loaded. A file of the job that
+    /// cannot be opened is an error, unless it is not there.
+    fn place(&mut self, place: u8, path: &Path, mut parts: Parts<'_>) -> io::Result<Option<Place>> {
+        Ok(Some(match place {
             0 if self.open < OPEN_MAX => match open_regular(path) {
                 Ok(file) => {
                     self.open += 1;
@@ -225,14 +224,18 @@ impl<'a> FirstPass<'a> {
             1 => {
                 let mut files = Vec::new();
                 while !parts.0.is_empty() {
-                    files.push(OsStr::from_bytes(parts.text()?).into());
+                    let Some(file) = parts.text() else {
+                        return Ok(None);
+                    };
+                    files.push(OsStr::from_bytes(file).into());
                 }
                 Place::Maildir(MaildirFiles::new(files))
             }
-            2 => open_spool(self.dir, path).map_or(Place::Closed, Place::Spool),
-            3 => Place::Kept(open_kept(self.dir).ok()?),
-            _ => return None,
-        })
+            2 => if_there(path, |path| open_spool(self.dir, path))?
+                .map_or(Place::Closed, Place::Spool),
+            3 => Place::Kept(open_kept(self.dir).map_err(|error| told(Path::new(KEPT), &error))?),
+            _ => return Ok(None),
+        }))
     }
 
     fn list(&mut self, mut parts: Parts<'_>) -> io::Result<Option<()>> {
@@ -240,26 +243,28 @@ impl<'a> FirstPass<'a> {
             let (message, len, hash) = (parts.u32()?, parts.u64()?, parts.u64()?);
             let name = std::str::from_utf8(parts.text()?).ok()?;
             let path = PathBuf::from(OsStr::from_bytes(parts.text()?));
-            let file = open_spool(self.dir, &path).ok()?;
-            Some(ToFile {
-                name: name.into(),
-                spool: Spool {
-                    file,
-                    path,
-                    len,
-                    hash,
-                },
-                message,
-            })
+            Some((message, len, hash, name, path))
         };
-        let Some(to_file) = read() else {
+        let Some((message, len, hash, name, path)) = read() else {
             return Ok(None);
         };
-        let spool = &to_file.spool;
-        if digest(&spool.file, 0, spool.len)? != Some(spool.hash) {
+        let Some(file) = if_there(&path, |path| open_spool(self.dir, path))? else {
+            return Ok(None);
+        };
+        if digest(&file, 0, len)? != Some(hash) {
             return Ok(None);
         }
-        self.to_files.push(to_file);
+        let spool = Spool {
+            file,
+            path,
+            len,
+            hash,
+        };
+        self.to_files.push(ToFile {
+            name: name.into(),
+            spool,
+            message,
+        });
         Ok(Some(()))
     }
 
@@ -334,6 +339,36 @@ impl<'a> FirstPass<'a> {
             is_ended: self.is_ended,
         };
         (progress, sources, to_files, self.is_ended)
+    }
+}
+
+/// What stands in the frame of a source before the names of its files.
+struct SourceHead {
+    number: usize,
+    place: u8,
+    flavour: Option<MboxFlavour>,
+    name: String,
+    path: PathBuf,
+}
+
+impl SourceHead {
+    fn read(parts: &mut Parts<'_>) -> Option<SourceHead> {
+        let number = parts.u32()? as usize;
+        let [place, flavour] = parts.array()?;
+        let flavour = match flavour {
+            0 => None,
+            1 => Some(MboxFlavour::Rd),
+            2 => Some(MboxFlavour::O),
+            3 => Some(MboxFlavour::Cl2),
+            _ => return None,
+        };
+        Some(SourceHead {
+            number,
+            place,
+            flavour,
+            name: std::str::from_utf8(parts.text()?).ok()?.to_owned(),
+            path: OsStr::from_bytes(parts.text()?).into(),
+        })
     }
 }
 
@@ -423,6 +458,20 @@ impl SecondPass {
             .extend(keys.map(|bytes| u128::from_le_bytes(*bytes)));
         Some(())
     }
+}
+
+/// What `open` gives for `path`; `None` if that is not there, and only then: want of descriptors or of permission is no damage.
+fn if_there<T>(path: &Path, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<Option<T>> {
+    match open(path) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(told(path, &error)),
+    }
+}
+
+/// The error with the name of its file.
+fn told(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Opens a file of the job by its name, which must be one.

@@ -105,3 +105,46 @@ fn an_index_of_another_version_is_left_alone() {
     assert!(error.to_string().contains("another version"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
+
+#[test]
+fn a_spool_that_cannot_be_opened_is_an_error_and_no_damage() {
+    let (_dir, path) = file("batch.mbox", mbox(1));
+    let (_dir2, list) = file("list", "a@x.test\nb@x.test\n");
+    let many = ReadOptions {
+        to_file: Some(list),
+        ..options()
+    };
+    let lists = tempfile::tempdir().unwrap();
+    let one = "From: s@x.test\nTo: one@x.test\n\nhello\n";
+    let streams = tempfile::tempdir().unwrap();
+    let stream = Input::Stream("standard input".to_owned(), Box::new(one.as_bytes()));
+    let kept = tempfile::tempdir().unwrap();
+    let jobs = [
+        (&lists, many.clone(), "to-file-1"),
+        (&streams, options(), "stdin-1"),
+        (&kept, options(), "content"),
+    ];
+    read_job(paths(&[&path]), many, lists.path());
+    read_job(vec![stream], options(), streams.path());
+    let store = read_job(paths(&[&path]), options(), kept.path());
+    assert!(store.keep([MessageNo(0)].into_iter()).unwrap().bytes > 0);
+    drop(store);
+    for (job, options, spool) in jobs {
+        let (spool, index) = (job.path().join(spool), job.path().join("index"));
+        let known = facts(&BatchStore::reopen(options.clone(), job.path()).unwrap());
+        assert_eq!(known.len(), 1, "{spool:?}");
+        let (before, away) = (fs::read(&index).unwrap(), spool.with_extension("away"));
+        fs::rename(&spool, &away).unwrap();
+        // It is there, but no symbolic link is followed: as good as a want of descriptors.
+        std::os::unix::fs::symlink(&away, &spool).unwrap();
+        let error = BatchStore::reopen(options.clone(), job.path()).unwrap_err();
+        assert_eq!(error.kind(), mailer::batch::BatchErrorKind::IoErr);
+        let name = spool.file_name().unwrap().to_str().unwrap();
+        assert!(error.to_string().contains(name), "{error}");
+        assert_eq!(fs::read(&index).unwrap(), before, "{spool:?}");
+        fs::remove_file(&spool).unwrap();
+        fs::rename(&away, &spool).unwrap();
+        let again = BatchStore::reopen(options, job.path()).unwrap();
+        assert_eq!((facts(&again), again.cut_bytes()), (known, 0), "{spool:?}");
+    }
+}
