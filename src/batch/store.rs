@@ -337,7 +337,7 @@ impl BatchStore {
     /// The message that a recipient belongs to, and its address as [`BatchStore::recipient_text`] has it. Cheap for who asks for
     /// one recipient after the other.
     pub fn person(&self, recipient: RecipientNo) -> Option<(MessageNo, String)> {
-        self.look_up(recipient, |place, is_line, text| {
+        let (message, text) = self.look_up(recipient, |place, is_line, text| {
             if !is_line {
                 return String::from_utf8(text.to_vec()).unwrap_or_default();
             }
@@ -345,17 +345,19 @@ impl BatchStore {
                 Ok(mailbox) => mailbox.as_str().to_owned(),
                 Err(_) => printable(&String::from_utf8_lossy(text), TEXT_OCTETS_MAX),
             }
-        })
+        })?;
+        Some((message, text.ok()?))
     }
 
     /// The message that a recipient belongs to, and where its mail is to go, without loading the message: for mail that an
-    /// earlier run left. Invalid messages and recipients give the error that [`BatchStore::mailbox`] gives for them.
+    /// earlier run left. Invalid messages and recipients give the error that [`BatchStore::mailbox`] gives for them; an
+    /// address that cannot be read gives [`ContentError::Io`], which says nothing of the recipient.
     /// Cheap for who asks for one recipient after the other.
     pub fn address(
         &self,
         recipient: RecipientNo,
     ) -> Option<(MessageNo, Result<Mailbox, ContentError>)> {
-        let (message, mailbox) = self.look_up(recipient, |place, is_line, text| {
+        let (message, read) = self.look_up(recipient, |place, is_line, text| {
             let parsed = match is_line {
                 true => mailbox_of_line(place, text).ok(),
                 false if !place.is_mailbox() => None,
@@ -366,7 +368,7 @@ impl BatchStore {
         if self.message(message)?.is_invalid() {
             return Some((message, Err(ContentError::Invalid)));
         }
-        Some((message, mailbox))
+        Some((message, read.map_err(ContentError::Io).flatten()))
     }
 
     /// Gives `f` the record of a recipient, whether it is a line of `--to-file`, and its text.
@@ -374,7 +376,7 @@ impl BatchStore {
         &self,
         recipient: RecipientNo,
         f: impl FnOnce(RecipientRecord, bool, &[u8]) -> T,
-    ) -> Option<(MessageNo, T)> {
+    ) -> Option<(MessageNo, io::Result<T>)> {
         let mut reading_on = self.take_reading_on().unwrap_or_default();
         let found = self.read_on(recipient, &mut reading_on, f);
         *self.lock_reading_on() = Some(reading_on);
@@ -397,7 +399,7 @@ impl BatchStore {
         recipient: RecipientNo,
         reading_on: &mut ReadingOn,
         f: impl FnOnce(RecipientRecord, bool, &[u8]) -> T,
-    ) -> Option<(MessageNo, T)> {
+    ) -> Option<(MessageNo, io::Result<T>)> {
         let belongs = |n: usize| {
             let record = self.messages.get(n)?;
             let index = recipient.0.checked_sub(record.first_recipient())?;
@@ -421,7 +423,7 @@ impl BatchStore {
         } else {
             self.addresses.read_on(place.at(), place.len(), ahead)
         };
-        Some((message, f(place, is_line, text.ok()?)))
+        Some((message, text.map(|text| f(place, is_line, text))))
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! In a job to which mail comes again and again no age is that of all: what earlier runs left is as old as its first attempt.
 //!
-//! INVARIANT: each recipient of the job that is pending is handed on or settled here exactly once.
+//! INVARIANT: each recipient of the job that is pending is handed on, settled, or left as it is here, exactly once.
+//! Errors: an address that cannot be read is an error of the run; its recipient stays pending.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,12 +20,12 @@ use super::router::{Addressed, invalid_attempt};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::teller::Teller;
-use crate::batch::BatchStore;
+use crate::batch::{BatchStore, ContentError};
 use crate::ledger::{Ledger, Standing};
 use crate::mail::{
     Enhanced, Envelope, MessageNo, Passage, RecipientNo, Scope, Stage, Status, Verdict,
 };
-use crate::retry::{Deferral, RetryPolicy};
+use crate::retry::{self, Deferral, RetryPolicy};
 
 /// Recipients handed to the router at once.
 const CHUNK: usize = 256;
@@ -181,9 +182,18 @@ pub fn take_up(
                 }
                 continue;
             }
-            let Some((_, Ok(mailbox))) = shared.store.address(recipient) else {
-                teller.add(&invalid_attempt(recipient, unfit()));
-                continue;
+            let mailbox = match shared.store.address(recipient) {
+                Some((_, Ok(mailbox))) => mailbox,
+                Some((_, Err(ContentError::Io(error)))) => {
+                    // That the disk fails says nothing of the recipient: the run ends, and the next one asks again.
+                    shared.book.fail(&error);
+                    teller.leave(vec![(recipient, retry::pending(passage))]);
+                    continue;
+                }
+                _ => {
+                    teller.add(&invalid_attempt(recipient, unfit()));
+                    continue;
+                }
             };
             let mut envelope = Envelope::new(message, recipient);
             envelope.passage = passage;
@@ -213,3 +223,6 @@ fn unfit() -> Verdict {
         text,
     )
 }
+
+#[cfg(test)]
+mod tests;

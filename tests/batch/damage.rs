@@ -148,3 +148,17 @@ fn a_spool_that_cannot_be_opened_is_an_error_and_no_damage() {
         assert_eq!((facts(&again), again.cut_bytes()), (known, 0), "{spool:?}");
     }
 }
+
+#[test]
+fn an_address_that_cannot_be_read_is_no_invalid_one() {
+    let job = job();
+    let store = BatchStore::reopen(options(), job.job.path()).unwrap();
+    fs::write(job.job.path().join("addresses"), "").unwrap();
+    let address = store.address(RecipientNo(0));
+    let is_io = matches!(address, Some((MessageNo(0), Err(ContentError::Io(_)))));
+    assert!(is_io, "{address:?}");
+    let mut content = Content::new();
+    store.load(MessageNo(0), &mut content).unwrap();
+    let mailbox = store.mailbox(&content, RecipientNo(0)).unwrap_err();
+    assert_eq!(mailbox.verdict().status, Status::Deferred, "{mailbox:?}");
+}
