@@ -36,12 +36,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal that appends to `segment`, which is empty.
-    pub(super) fn new(segment: File, sync_each: bool) -> Journal {
+    /// A journal that appends to `segment`, which holds `len` bytes that may not be safe yet.
+    pub(super) fn new(segment: File, len: u64, sync_each: bool) -> Journal {
         Journal {
             segment: RwLock::new(Arc::new(segment)),
-            len: AtomicU64::new(0),
-            is_unsynced: AtomicBool::new(false),
+            len: AtomicU64::new(len),
+            is_unsynced: AtomicBool::new(len > 0),
             is_broken: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             sync_each,
@@ -220,13 +220,30 @@ pub(super) fn segment_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("journal-{number:06}"))
 }
 
-/// Makes segment `number`; there must be none yet.
-pub(super) fn create_segment(directory: &Path, number: u64) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(segment_path(directory, number))
+/// Makes segment `number`, of which there must be none yet, with these frames in it. It gets its name once they are there: a
+/// segment that does not say which run it belongs to is taken for one of a later run, by whoever looks at the job just then.
+pub(super) fn create_segment(directory: &Path, number: u64, frames: &[u8]) -> io::Result<File> {
+    let path = segment_path(directory, number);
+    if path.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let begun = path.with_extension("new");
+    // What a crash left of an earlier try.
+    match std::fs::remove_file(&begun) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create_new(true).mode(0o600);
+    let mut file = options.open(&begun)?;
+    let made = file
+        .write_all(frames)
+        .and_then(|()| std::fs::rename(&begun, &path));
+    if let Err(error) = made {
+        let _ = std::fs::remove_file(&begun);
+        return Err(error);
+    }
+    Ok(file)
 }
 
 /// The numbers of the segments that are there, in order.

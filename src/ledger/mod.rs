@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `journal`, `record`, `frames` | the log that every worker appends to before it matters: intents, attempts, states; its frames, written and read |
 //! | `standing`, `replay` | what a record changes, and segments of the journal read again |
+//! | `segments` | how a run finds what earlier ones left, and begins its own segment |
 //! | `store`, `schema`, `fold`, `pen` | the database: read, its tables, and how segments are put into it |
 //! | `outcomes`, `snapshot` | what came of a run; a look at a job that somebody else may be running |
 //!
@@ -27,6 +28,7 @@ mod pen;
 pub mod record;
 mod replay;
 mod schema;
+mod segments;
 pub mod snapshot;
 pub mod standing;
 mod store;
@@ -45,9 +47,9 @@ pub use snapshot::Snapshot;
 pub use standing::Standing;
 
 use crate::mail::{MessageNo, RecipientNo, Status};
-use journal::{create_segment, segment_path, segments};
-use replay::{Names, Recovery, read_segment};
-use store::Store;
+use journal::{create_segment, segment_path};
+use replay::{Names, Recovery};
+use segments::{put_run, recover, start_segment};
 
 /// The journal is synced at most so often. Who keeps the ledger ticks every second, give or take what its own syncs take: a
 /// tick that comes a little early must not be the one that is left out.
@@ -138,12 +140,13 @@ impl Ledger {
         people: Arc<dyn People + Send + Sync>,
     ) -> Result<Ledger, LedgerError> {
         fold::remove(&fold::building_path(directory))?;
-        let (recovery, sealed, last) = recover(directory)?;
+        let (mut recovery, sealed, last) = recover(directory)?;
+        let journal = start_segment(directory, last + 1, &options, &mut recovery)?;
         let now = Instant::now();
         let mut ledger = Ledger {
             directory: directory.to_path_buf(),
             people,
-            journal: Arc::new(start_segment(directory, last + 1, options.sync_each)?),
+            journal: Arc::new(journal),
             options,
             run: recovery.run.saturating_add(1),
             segment: last + 1,
@@ -164,24 +167,8 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Begins the run in the journal, and goes on from what earlier runs left.
+    /// Goes on from what earlier runs left.
     fn take_over(&mut self, mut recovery: Recovery) -> Result<(), LedgerError> {
-        let mut frames = Vec::new();
-        self.put_run(&mut frames);
-        let mut held = Vec::new();
-        if self.options.hold_in_doubt {
-            for (no, standing) in (0..).zip(&mut recovery.standings) {
-                if standing.status == Status::InDoubt {
-                    standing.leave(Status::Held);
-                    held.push(RecipientNo(no));
-                }
-            }
-            let at = jiff::Timestamp::now().as_millisecond();
-            record::put_left(&mut frames, at, Status::Held, &held);
-        }
-        let path = segment_path(&self.directory, self.segment);
-        let written = self.journal.append(&frames);
-        written.map_err(LedgerError::io(&path))?;
         if self.options.sync_each {
             self.sync()?;
         }
@@ -198,11 +185,6 @@ impl Ledger {
             });
         }
         Ok(())
-    }
-
-    fn put_run(&self, frames: &mut Vec<u8>) {
-        let now = jiff::Timestamp::now().as_millisecond();
-        record::put_run(frames, self.run, now, &self.options.queues);
     }
 
     /// The journal that workers write to.
@@ -387,12 +369,9 @@ impl Ledger {
         let number = self.segment + 1;
         let path = segment_path(&self.directory, number);
         let mut frames = Vec::new();
-        self.put_run(&mut frames);
-        let file = create_segment(&self.directory, number).map_err(LedgerError::io(&path))?;
-        if let Err(error) = std::io::Write::write_all(&mut &file, &frames) {
-            let _ = fold::remove(&path);
-            return Err(LedgerError::Io(path, error));
-        }
+        put_run(&mut frames, self.run, &self.options);
+        let file = create_segment(&self.directory, number, &frames);
+        let file = file.map_err(LedgerError::io(&path))?;
         fold::sync_directory(&self.directory)?;
         self.sealed.push(self.segment);
         self.segment = number;
@@ -455,39 +434,6 @@ impl fmt::Debug for Ledger {
             .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
-}
-
-/// What earlier runs recorded, the segments that are not folded, and the last segment there ever was.
-fn recover(directory: &Path) -> Result<(Recovery, Vec<u64>, u64), LedgerError> {
-    let numbers = segments(directory).map_err(LedgerError::io(directory))?;
-    let mut recovery = Recovery::default();
-    let mut folded = 0;
-    if let Some(store) = Store::open(directory)? {
-        let meta = store.begin_reading()?;
-        (folded, recovery.run) = (meta.folded, meta.run);
-        store.recover(&mut recovery)?;
-        store.end_reading()?;
-    }
-    let mut sealed = Vec::new();
-    for number in &numbers {
-        let path = segment_path(directory, *number);
-        if *number <= folded {
-            fold::remove(&path)?;
-        } else {
-            let bytes = read_segment(directory, *number).map_err(LedgerError::io(&path))?;
-            recovery.replay(&bytes.unwrap_or_default());
-            sealed.push(*number);
-        }
-    }
-    recovery.interrupt();
-    let last = numbers.last().copied().unwrap_or(0).max(folded);
-    Ok((recovery, sealed, last))
-}
-
-fn start_segment(directory: &Path, number: u64, sync_each: bool) -> Result<Journal, LedgerError> {
-    let path = segment_path(directory, number);
-    let file = create_segment(directory, number).map_err(LedgerError::io(&path))?;
-    Ok(Journal::new(file, sync_each))
 }
 
 fn position(status: Status) -> usize {

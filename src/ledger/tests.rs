@@ -9,6 +9,8 @@ mod rows;
 
 use std::path::Path;
 
+use super::journal::segments;
+
 use super::*;
 use crate::mail::{Enhanced, Passage, QueueId, Scope, Stage, Verdict};
 

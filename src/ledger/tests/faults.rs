@@ -9,7 +9,7 @@ fn device(path: &str) -> File {
 
 #[test]
 fn a_journal_on_a_full_disk_is_broken_for_good() {
-    let journal = Arc::new(Journal::new(device("/dev/full"), false));
+    let journal = Arc::new(Journal::new(device("/dev/full"), 0, false));
     let mut writer = Writer::new(Arc::clone(&journal));
     writer.attempt(&attempt(0, Status::Delivered, 1));
     assert!(!writer.is_empty());
@@ -18,7 +18,7 @@ fn a_journal_on_a_full_disk_is_broken_for_good() {
     assert!(journal.is_broken() && writer.is_empty());
     // Room that comes back changes nothing: who was told of the failure counts on it.
     let directory = tempfile::tempdir().unwrap();
-    let _ = journal.rotate(create_segment(directory.path(), 1).unwrap(), 0);
+    let _ = journal.rotate(create_segment(directory.path(), 1, b"").unwrap(), 0);
     writer
         .intend(1, &via(0), [RecipientNo(0)].into_iter())
         .unwrap_err();
@@ -31,7 +31,7 @@ fn a_journal_on_a_full_disk_is_broken_for_good() {
 fn a_sync_that_fails_breaks_the_journal() {
     // A device takes everything and cannot be synced.
     for sync_each in [false, true] {
-        let journal = Arc::new(Journal::new(device("/dev/null"), sync_each));
+        let journal = Arc::new(Journal::new(device("/dev/null"), 0, sync_each));
         let mut writer = Writer::new(Arc::clone(&journal));
         let written = writer.intend(1, &via(0), [RecipientNo(0)].into_iter());
         assert_eq!(written.is_err(), sync_each);

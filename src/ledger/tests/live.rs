@@ -106,3 +106,43 @@ fn a_job_that_nothing_was_recorded_of_has_an_empty_ledger() {
     assert!(all(directory.path()).is_empty());
     assert_eq!(Snapshot::read(directory.path()).unwrap().run(), 1);
 }
+
+#[test]
+fn a_segment_has_its_name_only_once_it_says_which_run_it_belongs_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let bare = |directory: &Path| {
+        let paths = segments(directory).unwrap().into_iter();
+        let mut paths = paths.map(|number| segment_path(directory, number));
+        paths.any(|path| std::fs::read(path).is_ok_and(|bytes| bytes.is_empty()))
+    };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let looker = scope.spawn(|| {
+            let mut seen = false;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                seen |= bare(directory.path());
+            }
+            seen
+        });
+        for _ in 0..40 {
+            let mut ledger = open(directory.path());
+            (0..5).for_each(|_| ledger.rotate().unwrap());
+            ledger.finish().unwrap();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        looker.join().unwrap()
+    });
+    assert!(!seen, "a segment without its first frame was seen");
+}
+
+#[test]
+fn what_a_crash_left_of_a_segment_that_was_begun_is_in_nobodys_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let begun = segment_path(directory.path(), 1).with_extension("new");
+    std::fs::write(&begun, "torn").unwrap();
+    let mut ledger = open(directory.path());
+    assert!(!begun.exists());
+    write(&mut Writer::new(ledger.journal()), 0, step_of('D'), 1);
+    ledger.finish().unwrap();
+    assert_eq!(all(directory.path()).len(), 1);
+}
