@@ -220,9 +220,14 @@ pub(super) fn segment_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("journal-{number:06}"))
 }
 
-/// Makes segment `number`, of which there must be none yet, with these frames in it. It gets its name once they are there: a
-/// segment that does not say which run it belongs to is taken for one of a later run, by whoever looks at the job just then.
-pub(super) fn create_segment(directory: &Path, number: u64, frames: &[u8]) -> io::Result<File> {
+/// Makes segment `number`, of which there must be none yet, and has `fill` write its first frames. It gets its name once they
+/// are there: a segment that does not say which run it belongs to is taken for one of a later run, by whoever looks at the job
+/// just then.
+pub(super) fn create_segment(
+    directory: &Path,
+    number: u64,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<File> {
     let path = segment_path(directory, number);
     if path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
@@ -236,9 +241,7 @@ pub(super) fn create_segment(directory: &Path, number: u64, frames: &[u8]) -> io
     let mut options = OpenOptions::new();
     options.append(true).create_new(true).mode(0o600);
     let mut file = options.open(&begun)?;
-    let made = file
-        .write_all(frames)
-        .and_then(|()| std::fs::rename(&begun, &path));
+    let made = fill(&mut file).and_then(|()| std::fs::rename(&begun, &path));
     if let Err(error) = made {
         let _ = std::fs::remove_file(&begun);
         return Err(error);

@@ -35,6 +35,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -370,7 +371,7 @@ impl Ledger {
         let path = segment_path(&self.directory, number);
         let mut frames = Vec::new();
         put_run(&mut frames, self.run, &self.options);
-        let file = create_segment(&self.directory, number, &frames);
+        let file = create_segment(&self.directory, number, |file| file.write_all(&frames));
         let file = file.map_err(LedgerError::io(&path))?;
         fold::sync_directory(&self.directory)?;
         self.sealed.push(self.segment);

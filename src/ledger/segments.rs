@@ -3,6 +3,7 @@
 //! INVARIANTS: a segment has its name only once it says which run it belongs to; a segment that the database has is never
 //! read, and is deleted. Errors: what cannot be read or made, with its path.
 
+use std::io::Write;
 use std::path::Path;
 
 use super::error::LedgerError;
@@ -54,7 +55,8 @@ pub(super) fn start_segment(
         record::put_left(&mut frames, at, Status::Held, &held);
     }
     let path = segment_path(directory, number);
-    let file = create_segment(directory, number, &frames).map_err(LedgerError::io(&path))?;
+    let file = create_segment(directory, number, |file| file.write_all(&frames))
+        .map_err(LedgerError::io(&path))?;
     Ok(Journal::new(file, frames.len() as u64, options.sync_each))
 }
 

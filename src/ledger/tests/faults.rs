@@ -18,7 +18,7 @@ fn a_journal_on_a_full_disk_is_broken_for_good() {
     assert!(journal.is_broken() && writer.is_empty());
     // Room that comes back changes nothing: who was told of the failure counts on it.
     let directory = tempfile::tempdir().unwrap();
-    let _ = journal.rotate(create_segment(directory.path(), 1, b"").unwrap(), 0);
+    let _ = journal.rotate(create_segment(directory.path(), 1, |_| Ok(())).unwrap(), 0);
     writer
         .intend(1, &via(0), [RecipientNo(0)].into_iter())
         .unwrap_err();

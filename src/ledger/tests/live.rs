@@ -110,29 +110,30 @@ fn a_job_that_nothing_was_recorded_of_has_an_empty_ledger() {
 #[test]
 fn a_segment_has_its_name_only_once_it_says_which_run_it_belongs_to() {
     let directory = tempfile::tempdir().unwrap();
-    let bare = |directory: &Path| {
-        let paths = segments(directory).unwrap().into_iter();
-        let mut paths = paths.map(|number| segment_path(directory, number));
-        paths.any(|path| std::fs::read(path).is_ok_and(|bytes| bytes.is_empty()))
+    let ledger = open(directory.path());
+    write(&mut Writer::new(ledger.journal()), 0, step_of('I'), 1);
+    let is_under_way = || {
+        Snapshot::read(directory.path())
+            .unwrap()
+            .is_sending(RecipientNo(0))
     };
-    let over = std::sync::atomic::AtomicBool::new(false);
-    let seen = std::thread::scope(|scope| {
-        let looker = scope.spawn(|| {
-            let mut seen = false;
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                seen |= bare(directory.path());
-            }
-            seen
-        });
-        for _ in 0..40 {
-            let mut ledger = open(directory.path());
-            (0..5).for_each(|_| ledger.rotate().unwrap());
-            ledger.finish().unwrap();
-        }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-        looker.join().unwrap()
-    });
-    assert!(!seen, "a segment without its first frame was seen");
+    let mut frames = Vec::new();
+    put_run(&mut frames, ledger.run(), &ledger.options);
+    create_segment(directory.path(), 2, |_| {
+        assert!(is_under_way() && segments(directory.path())? == [1]);
+        Err(std::io::ErrorKind::StorageFull.into())
+    })
+    .unwrap_err();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    create_segment(directory.path(), 2, |file| {
+        file.write_all(&frames[..20])?;
+        assert!(is_under_way() && segments(directory.path())? == [1]);
+        file.write_all(&frames[20..])
+    })
+    .unwrap();
+    assert!(is_under_way());
+    assert_eq!(segments(directory.path()).unwrap(), [1, 2]);
+    create_segment(directory.path(), 2, |_| Ok(())).unwrap_err();
 }
 
 #[test]
