@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
+use crate::ledger::record::are_kept;
 
 mod relay;
 mod show;
@@ -436,6 +437,10 @@ fn check(settings: &Settings) -> Result<()> {
             "max_workers = {} is less than one for each of {queues} queues",
             settings.workers_max
         ));
+    }
+    let names = settings.queues.iter().map(|queue| queue.name.as_str());
+    if !are_kept(names.chain(["general"])) {
+        return config("the names of all queues together are longer than 64 KiB".into());
     }
     for queue in &settings.queues {
         if queue.domains.is_empty() && queue.mx.is_empty() {

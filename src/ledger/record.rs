@@ -23,7 +23,9 @@ pub const HEAD_LEN: usize = 16;
 pub const PAYLOAD_MAX: usize = 64 * 1024;
 /// Recipients in one frame at most.
 const RECIPIENTS_MAX: usize = 8 * 1024;
-/// Bytes of each string in a record that are kept.
+/// Bytes of the names of all queues, with two more for each: thousands of queues.
+const QUEUE_NAMES_MAX: usize = PAYLOAD_MAX - 12;
+/// Bytes of each other string in a record that are kept.
 const STRING_MAX: usize = 1024;
 
 pub(super) const RUN: u8 = 0;
@@ -203,15 +205,27 @@ pub(super) fn checksum(head: &[u8], payload: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(payload, u64::from_le_bytes(seed))
 }
 
-/// Appends the record that a run begins.
+/// Appends the record that a run begins. Names of queues are kept as they are, as long as [`are_kept`] says so; of more than
+/// that the last ones are not.
 pub fn put_run(out: &mut Vec<u8>, number: u32, started_at: i64, queues: &[String]) {
     frame(out, RUN, |out| {
         out.extend_from_slice(&number.to_le_bytes());
         out.extend_from_slice(&started_at.to_le_bytes());
-        for name in queues.iter().take(PAYLOAD_MAX / (STRING_MAX + 2) - 1) {
-            put_text(out, name);
+        let mut room = QUEUE_NAMES_MAX;
+        for name in queues {
+            match room.checked_sub(name.len() + 2) {
+                Some(rest) => room = rest,
+                None => break,
+            }
+            out.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            out.extend_from_slice(name.as_bytes());
         }
     });
+}
+
+/// True if the record of a run has room for all these names of queues.
+pub fn are_kept<'a>(queues: impl Iterator<Item = &'a str>) -> bool {
+    queues.map(|name| name.len() + 2).sum::<usize>() <= QUEUE_NAMES_MAX
 }
 
 /// Appends that the last byte of a message may leave for `recipients`.

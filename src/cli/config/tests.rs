@@ -86,6 +86,19 @@ fn config_shows_every_key() {
 }
 
 #[test]
+fn more_names_of_queues_than_a_ledger_keeps_are_refused() {
+    let text = |count: usize, name: &str| {
+        let tables = (0..count).map(|n| format!("[queue.{name}{n:04}]\ndomains = [\"a.test\"]\n"));
+        format!("max_workers = 2000\n{}", tables.collect::<String>())
+    };
+    from_text(&text(1000, "long-enough-for-a-queue")).unwrap();
+    let message = from_text(&text(1000, &"x".repeat(64)))
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("longer than 64 KiB"), "{message}");
+}
+
+#[test]
 fn limits_that_could_never_send_are_refused() {
     for (text, reason) in [
         (

@@ -98,3 +98,42 @@ fn the_schema_explains_itself() {
         .unwrap();
     assert_eq!(check, "ok");
 }
+
+#[test]
+fn every_queue_keeps_its_name_however_many_there_are_and_whatever_its_length() {
+    let mut queues: Vec<String> = (0..1000).map(|n| format!("queue-{n}")).collect();
+    queues.push("q".repeat(3000));
+    assert!(record::are_kept(queues.iter().map(String::as_str)));
+    let count = queues.len() as u32;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        queues: queues.clone(),
+        ..Options::default()
+    };
+    let mut ledger = open_with(directory.path(), options);
+    let mut writer = Writer::new(ledger.journal());
+    for no in 0..count {
+        let mut attempt = attempt(no, Status::Delivered, 1);
+        attempt.via.queue = QueueId(no as u16);
+        writer.attempt(&attempt);
+    }
+    drop(writer);
+    let assert_named = || {
+        let snapshot = Snapshot::read(directory.path()).unwrap();
+        let mut names = Vec::new();
+        let name = |outcome: &Outcome| {
+            snapshot
+                .queue_name(outcome.last.as_ref().unwrap().via.queue)
+                .to_owned()
+        };
+        snapshot
+            .each(|_, outcome| names.push(name(outcome)))
+            .unwrap();
+        assert_eq!(names, queues);
+    };
+    assert_named();
+    ledger.finish().unwrap();
+    assert_named();
+    let long = ["x".repeat(60_000), "y".repeat(6000)];
+    assert!(!record::are_kept(long.iter().map(String::as_str)));
+}
