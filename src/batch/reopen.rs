@@ -4,6 +4,8 @@
 //! before it, the addresses and the lists it refers to there and unchanged. What is behind is cut off, of the index and of the
 //! addresses: it was not handed on, or the disk spoiled it. The second pass fills the tables, with the places that messages were moved to last.
 //!
+//! A look at a batch reads the same and leaves the files as they are.
+//!
 //! INVARIANT: the tables hold whole messages only, from the first on without a gap, each with the recipients that it had.
 //! Errors: files of the job that cannot be opened or read (nothing is cut off then), and an index of a version that is not known here; that one is left alone.
 //! Memory beside the tables: the largest frame (all messages of one flush), 16 bytes per moved message.
@@ -32,22 +34,108 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// Reads the batch of the job in `dir`.
+/// Reads the batch of the job in `dir`, to go on with it.
 pub(super) fn reopen(options: ReadOptions, dir: &Path) -> Result<BatchStore, BatchError> {
-    let open = |name: &str| {
-        let path = dir.join(name);
-        let file = open_own(&path);
-        file.map_err(|error| BatchError::open(&path, &error))
-    };
+    sweep(dir);
     make_if_none_is_there(dir)?;
+    let open = |name| open_table(dir, name, OpenOptions::new().read(true).write(true));
     let (file, addresses) = (open(INDEX)?, open(ADDRESSES)?);
     let name = dir.join(INDEX).to_string_lossy().into_owned();
     let failed = |error: io::Error| BatchError::read(&name, &error);
+    let tables = read_tables(dir, &file, &addresses, false)?;
+    // The caller holds the job's lock: nobody else writes.
+    file.set_len(tables.progress.at)
+        .and_then(|()| addresses.set_len(tables.addresses_end))
+        .map_err(failed)?;
+    let known = Known {
+        is_reopened: true,
+        sources: tables.progress.sources,
+        messages: tables.progress.messages,
+        keys: Mutex::new(tables.keys),
+        cut: tables.index_len - tables.progress.at,
+    };
+    let index = Index::new(dir, file, tables.progress, known);
+    if tables.progress.at == 0 {
+        index.begin().map_err(failed)?;
+    }
+    Ok(BatchStore {
+        addresses: AddressSpool::of_job(addresses, tables.addresses_end),
+        options,
+        sources: tables.sources,
+        messages: tables.messages,
+        recipients: tables.recipients,
+        to_files: tables.to_files,
+        index: Some(index),
+        is_ended: AtomicBool::new(tables.progress.is_ended),
+        reading_on: Mutex::default(),
+    })
+}
+
+/// Reads the batch of the job in `dir`, which another process may be writing, and leaves all of it as it is.
+pub(super) fn look(options: ReadOptions, dir: &Path) -> Result<BatchStore, BatchError> {
+    let is_there = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    if !is_there(INDEX) || !is_there(ADDRESSES) {
+        return Ok(BatchStore::new(options));
+    }
+    let open = |name| open_table(dir, name, OpenOptions::new().read(true));
+    let (file, addresses) = (open(INDEX)?, open(ADDRESSES)?);
+    let tables = read_tables(dir, &file, &addresses, true)?;
+    Ok(BatchStore {
+        addresses: AddressSpool::of_job(addresses, tables.addresses_end),
+        options,
+        sources: tables.sources,
+        messages: tables.messages,
+        recipients: tables.recipients,
+        to_files: tables.to_files,
+        index: None,
+        is_ended: AtomicBool::new(tables.progress.is_ended),
+        reading_on: Mutex::default(),
+    })
+}
+
+/// Removes the copies that looks at a job were made in once, and that stayed where one was killed. What cannot be removed is in
+/// nobody's way.
+pub(super) fn sweep(dir: &Path) {
+    for entry in dir.read_dir().into_iter().flatten().flatten() {
+        let is_copy = entry.file_name().as_bytes().starts_with(b".look-");
+        if is_copy && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// What the files of a job hold.
+struct Tables {
+    /// How far the index is good, at most `index_len`, and what is in it till there.
+    progress: Progress,
+    index_len: u64,
+    addresses_end: u64,
+    sources: boxcar::Vec<Source>,
+    to_files: boxcar::Vec<ToFile>,
+    messages: boxcar::Vec<MessageRecord>,
+    recipients: boxcar::Vec<RecipientRecord>,
+    keys: Vec<u128>,
+}
+
+fn read_tables(
+    dir: &Path,
+    file: &File,
+    addresses: &File,
+    is_look: bool,
+) -> Result<Tables, BatchError> {
+    let name = dir.join(INDEX).to_string_lossy().into_owned();
+    let failed = |error: io::Error| BatchError::read(&name, &error);
     let len = file.metadata().map_err(failed)?.len();
-    let mut pass = FirstPass::new(dir, &addresses);
-    let mut frames = Frames::new(&file, len);
+    let mut pass = FirstPass::new(dir, addresses, is_look);
+    let mut frames = Frames::new(file, len);
     let mut end = 0;
-    while let Some(frame) = frames.next().map_err(failed)? {
+    loop {
+        let frame = match frames.next() {
+            // A run that began meanwhile has cut off what was torn.
+            Err(error) if is_look && error.kind() == io::ErrorKind::UnexpectedEof => break,
+            read => read.map_err(failed)?,
+        };
+        let Some(frame) = frame else { break };
         check_version(&frame, &name)?;
         if pass.take(frame).map_err(failed)?.is_none() {
             break;
@@ -57,41 +145,30 @@ pub(super) fn reopen(options: ReadOptions, dir: &Path) -> Result<BatchStore, Bat
     let kept = if_there(&dir.join(KEPT), |path| path.metadata()).map_err(failed)?;
     let kept_len = kept.map_or(0, |kept| kept.len());
     let mut second = SecondPass::new(std::mem::take(&mut pass.moved), kept_len);
-    let mut frames = Frames::new(&file, end);
+    let mut frames = Frames::new(file, end);
     while let Some(frame) = frames.next().map_err(failed)? {
         if frame.kind == MESSAGES {
             let _ = second.take(frame.payload);
         }
     }
     let addresses_end = pass.addresses_end;
-    let cut = len - end;
-    let (progress, sources, to_files, is_ended) = pass.into_tables(end);
-    // The caller holds the job's lock: nobody else writes.
-    file.set_len(end)
-        .and_then(|()| addresses.set_len(addresses_end))
-        .map_err(failed)?;
-    let known = Known {
-        is_reopened: true,
-        sources: progress.sources,
-        messages: progress.messages,
-        keys: Mutex::new(second.keys),
-        cut,
-    };
-    let index = Index::new(dir, file, progress, known);
-    if end == 0 {
-        index.begin().map_err(failed)?;
-    }
-    Ok(BatchStore {
-        addresses: AddressSpool::of_job(addresses, addresses_end),
-        options,
+    let (progress, sources, to_files) = pass.into_tables(end);
+    Ok(Tables {
+        progress,
+        index_len: len,
+        addresses_end,
         sources,
+        to_files,
         messages: second.messages,
         recipients: second.recipients,
-        to_files,
-        index: Some(index),
-        is_ended: AtomicBool::new(is_ended),
-        reading_on: Mutex::default(),
+        keys: second.keys,
     })
+}
+
+fn open_table(dir: &Path, name: &str, how: &mut OpenOptions) -> Result<File, BatchError> {
+    let path = dir.join(name);
+    let file = private(how).open(&path);
+    file.map_err(|error| BatchError::open(&path, &error))
 }
 
 fn open_own(path: &Path) -> io::Result<File> {
@@ -137,6 +214,8 @@ fn check_version(frame: &Frame<'_>, name: &str) -> Result<(), BatchError> {
 struct FirstPass<'a> {
     dir: &'a Path,
     addresses: &'a File,
+    /// Nothing may be made.
+    is_look: bool,
     has_begun: bool,
     sources: Vec<Source>,
     /// The number of each source that was found elsewhere later, and where.
@@ -151,10 +230,11 @@ struct FirstPass<'a> {
 }
 
 impl<'a> FirstPass<'a> {
-    fn new(dir: &'a Path, addresses: &'a File) -> FirstPass<'a> {
+    fn new(dir: &'a Path, addresses: &'a File, is_look: bool) -> FirstPass<'a> {
         FirstPass {
             dir,
             addresses,
+            is_look,
             has_begun: false,
             sources: Vec::new(),
             found_later: Vec::new(),
@@ -233,9 +313,20 @@ impl<'a> FirstPass<'a> {
             }
             2 => if_there(path, |path| open_spool(self.dir, path))?
                 .map_or(Place::Closed, Place::Spool),
-            3 => Place::Kept(open_kept(self.dir).map_err(|error| told(Path::new(KEPT), &error))?),
+            3 => Place::Kept(self.kept().map_err(|error| told(Path::new(KEPT), &error))?),
             _ => return Ok(None),
         }))
+    }
+
+    fn kept(&self) -> io::Result<File> {
+        if !self.is_look {
+            return open_kept(self.dir);
+        }
+        match open_spool(self.dir, Path::new(KEPT)) {
+            // Nothing is in it then, and nothing may be made for it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open("/dev/null"),
+            opened => opened,
+        }
     }
 
     fn list(&mut self, mut parts: Parts<'_>) -> io::Result<Option<()>> {
@@ -321,7 +412,7 @@ impl<'a> FirstPass<'a> {
     }
 
     /// Everything but the messages.
-    fn into_tables(self, end: u64) -> (Progress, boxcar::Vec<Source>, boxcar::Vec<ToFile>, bool) {
+    fn into_tables(self, end: u64) -> (Progress, boxcar::Vec<Source>, boxcar::Vec<ToFile>) {
         for (number, location) in self.found_later {
             self.sources[number].is_found_at(location);
         }
@@ -338,7 +429,7 @@ impl<'a> FirstPass<'a> {
             recipients: self.recipients,
             is_ended: self.is_ended,
         };
-        (progress, sources, to_files, self.is_ended)
+        (progress, sources, to_files)
     }
 }
 

@@ -89,6 +89,20 @@ impl BatchStore {
         reopen::reopen(options, dir)
     }
 
+    /// The batch of the job in `dir` as it is at this moment, for who only looks: whoever works on it is not disturbed, and nothing
+    /// is written. Without the files of a batch it is empty. Nothing can be kept or flushed: that is for who holds the job.
+    ///
+    /// # Errors
+    /// Files that cannot be read, or that another version of this program wrote.
+    pub fn look(options: ReadOptions, dir: &Path) -> Result<BatchStore, BatchError> {
+        reopen::look(options, dir)
+    }
+
+    /// Removes what looks of earlier versions of this program may have left in the job's directory `dir`.
+    pub fn sweep(dir: &Path) {
+        reopen::sweep(dir);
+    }
+
     fn with(options: ReadOptions, addresses: AddressSpool, index: Option<Index>) -> BatchStore {
         BatchStore {
             options,

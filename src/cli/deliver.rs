@@ -149,7 +149,7 @@ fn check_numbers(job: &Job, batch: &Batch, ledger: &Ledger) -> Result<()> {
     if let Some(name) = &card.name {
         let lost = ledger.len() - batch.store.recipient_count();
         let padded = batch.store.pad(lost as u32);
-        if padded.map_err(|error| ledger_failure(ledger.failure(error)))? {
+        if padded.map_err(|error| super::job::ledger_failure(ledger.failure(error)))? {
             return Ok(());
         }
         let text =

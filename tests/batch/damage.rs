@@ -1,6 +1,6 @@
 //! Files of a job that a crash tore or a disk spoiled: whole messages or none, and the batch can be read to its end all the same.
 
-use super::job::{facts, mbox, read_job, read_some};
+use super::job::{facts, look, mbox, read_job, read_some};
 use super::*;
 
 /// A job of a small batch: its directory, what it knows, and where its batch is.
@@ -33,8 +33,15 @@ impl Job {
             fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
         fs::write(copy.path().join(name), bytes).unwrap();
+        let seen = look(copy.path());
         let store = Arc::new(BatchStore::reopen(options(), copy.path()).unwrap());
         let count = store.message_count();
+        assert_eq!(facts(&seen), self.facts[..count], "{name} {how}, looked at");
+        assert_eq!(
+            seen.is_read_to_end(),
+            store.is_read_to_end(),
+            "{name} {how}"
+        );
         assert_eq!(facts(&store), self.facts[..count], "{name} {how}");
         let recipients = store.recipient_count();
         assert_eq!(recipients, 3 * count, "{name} {how}");

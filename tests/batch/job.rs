@@ -57,7 +57,32 @@ pub fn read_job(inputs: Vec<Input>, options: ReadOptions, dir: &Path) -> Arc<Bat
     store
 }
 
+/// A look at the batch in `dir`, which changes nothing there.
+pub fn look(dir: &Path) -> BatchStore {
+    look_with(options(), dir)
+}
+
+fn look_with(options: ReadOptions, dir: &Path) -> BatchStore {
+    let before = files(dir);
+    let store = BatchStore::look(options, dir).unwrap();
+    assert_eq!(files(dir), before, "something was changed by a look");
+    store
+}
+
+/// Everything in a directory.
+fn files(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}
+
 fn assert_reopens(store: &BatchStore, dir: &Path) {
+    let seen = look_with(store.options().clone(), dir);
+    assert_eq!(facts(&seen), facts(store));
+    assert!(seen.is_read_to_end());
     for _ in 0..2 {
         let again = BatchStore::reopen(store.options().clone(), dir).unwrap();
         assert_eq!(facts(&again), facts(store));

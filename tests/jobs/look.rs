@@ -223,6 +223,68 @@ fn a_running_job_is_looked_at_without_disturbing_it() {
 }
 
 #[test]
+fn a_look_at_a_job_writes_nothing_not_even_where_nothing_can_be_written() {
+    let desk = Desk::new();
+    let job = desk.every_fate();
+    let id = job.id().to_owned();
+    let entries = |dir: &std::path::Path| {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+        let facts = entries.map(|entry| {
+            (
+                entry.file_name(),
+                entry.metadata().unwrap().modified().unwrap(),
+            )
+        });
+        facts.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = entries(job.dir());
+    let directory_before = fs::metadata(job.dir()).unwrap().modified().unwrap();
+    for command in ["status", "report"] {
+        let out = std::process::Command::new("sh")
+            .args([
+                "-c",
+                "ulimit -f 0; exec \"$@\"",
+                "sh",
+                env!("CARGO_BIN_EXE_mailer"),
+                command,
+                &id,
+            ])
+            .args(["--state", &desk.state.path().to_string_lossy()])
+            .env("XDG_CONFIG_HOME", "/proc/nope")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(
+            out.status.code(),
+            Some(0),
+            "{command}: {said} {}",
+            out.status
+        );
+    }
+    assert_eq!(entries(job.dir()), before);
+    let directory_after = fs::metadata(job.dir()).unwrap().modified().unwrap();
+    assert_eq!(
+        directory_after, directory_before,
+        "nothing is made for a while either"
+    );
+}
+
+#[test]
+fn copies_that_looks_were_made_in_once_are_swept_by_whoever_has_the_job() {
+    let desk = Desk::new();
+    let job = desk.every_fate();
+    let (id, dir) = (job.id().to_owned(), job.dir().to_owned());
+    drop(job);
+    let left = dir.join(".look-a1B2");
+    fs::create_dir(&left).unwrap();
+    fs::copy(dir.join("index"), left.join("index")).unwrap();
+    desk.run(&["status", &id]).assert(0);
+    assert!(left.exists(), "who only looks changes nothing");
+    desk.run(&["cancel", &id]).assert(0);
+    assert!(!left.exists() && dir.join("index").exists());
+}
+
+#[test]
 fn a_job_that_was_made_and_no_more_is_empty() {
     let desk = Desk::new();
     let lock = desk.state.lock().unwrap();

@@ -1,13 +1,10 @@
 //! A look at a job, whether somebody works on it or not: its card, its batch and its ledger as they are now.
 //!
-//! Nothing of the job is changed and nobody is kept from working on it. Opening a batch cuts off what a crash tore, which a
-//! run that is alive may just be writing; so a copy of its tables is opened, and removed at once. The ledger is read before
-//! the tables: whoever it names is in them.
+//! Nothing of the job is changed and nobody is kept from working on it, so a look needs no room on the disk. The ledger is
+//! read before the tables of the batch: whoever it names is in them.
 //!
 //! INVARIANT: what is shown as in doubt is not on its way at this moment: that is asked of the job's lock.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use anyhow::Result;
@@ -15,16 +12,10 @@ use anyhow::Result;
 use super::{failure, ledger_failure};
 use crate::batch::{BatchStore, ReadOptions};
 use crate::cli::batch;
-use crate::cli::exit::{Exit, Failure};
 use crate::cli::flags::JobFlags;
 use crate::job::{Holder, JobCard, JobState, StateDir};
 use crate::ledger::{Outcome, Snapshot};
 use crate::mail::{MessageNo, RecipientNo, Status};
-
-/// The files of a batch that are written while it is open.
-const TABLES: [&str; 2] = ["index", "addresses"];
-/// What the ledger and the job have in the same directory.
-const OTHERS: [&str; 2] = ["job.json", "lock"];
 
 /// A job at one moment.
 pub struct View {
@@ -55,6 +46,7 @@ impl View {
     /// # Errors
     /// A [`Failure`]: its files cannot be read.
     pub fn open_held(state: &StateDir, card: JobCard) -> Result<View> {
+        BatchStore::sweep(&state.job_dir(&card.id));
         View::open_with(state, card, None)
     }
 
@@ -63,7 +55,7 @@ impl View {
         let ledger = Snapshot::read(&dir).map_err(ledger_failure)?;
         let flags = JobFlags::from_card(&card)?;
         let options = options(&flags, &card, &dir)?;
-        let store = open_copy(options, &dir)?;
+        let store = BatchStore::look(options, &dir).map_err(batch::failure)?;
         Ok(View {
             card,
             flags,
@@ -169,39 +161,4 @@ pub fn options(flags: &JobFlags, card: &JobCard, dir: &Path) -> Result<ReadOptio
         command: "send",
         ..batch::options(&flags.read, dir)?
     })
-}
-
-/// Opens a copy of the batch in `dir`: its tables copied, its spools linked. A job that was made and nothing more has none.
-fn open_copy(options: ReadOptions, dir: &Path) -> Result<BatchStore> {
-    let fail = |error: io::Error| {
-        let text = format!("{}: cannot look at the batch: {error}", dir.display());
-        Failure::new(Exit::Io, text)
-    };
-    if !TABLES.iter().all(|name| dir.join(name).exists()) {
-        return Ok(BatchStore::new(options));
-    }
-    let copy = tempfile::Builder::new()
-        .prefix(".look-")
-        .tempdir_in(dir)
-        .map_err(fail)?;
-    for name in TABLES {
-        fs::copy(dir.join(name), copy.path().join(name)).map_err(fail)?;
-    }
-    for entry in fs::read_dir(dir).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name();
-        if is_spool(&name.to_string_lossy()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            match fs::hard_link(entry.path(), copy.path().join(&name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error))?,
-                _ => {}
-            }
-        }
-    }
-    BatchStore::reopen(options, copy.path()).map_err(batch::failure)
-}
-
-/// True for a file of the batch that is only ever appended to.
-fn is_spool(name: &str) -> bool {
-    let is_ledgers = name.starts_with("journal-") || name.starts_with("ledger.sqlite");
-    !is_ledgers && !name.starts_with('.') && !TABLES.contains(&name) && !OTHERS.contains(&name)
 }
