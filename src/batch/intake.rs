@@ -120,6 +120,8 @@ pub(super) struct Intake {
     pub(super) fault_line: u64,
     /// Where the latest message ended in its file.
     read_to: u64,
+    /// The content so far ends with the end of a line.
+    ends_line: bool,
     /// Lines that begin as separators do, without a date: offset and line in the file.
     pub(super) dateless: Vec<(u64, u64)>,
 }
@@ -136,6 +138,7 @@ impl Intake {
             begin: Begin::default(),
             fault_line: 0,
             read_to: 0,
+            ends_line: true,
             dateless: Vec::new(),
         }
     }
@@ -185,6 +188,7 @@ impl Intake {
                 }
                 Step::End => {
                     self.read_to = self.window.offset();
+                    self.look_for_cut();
                     if self.scan.first_fault().is_none() && self.scan.finish().is_some() {
                         self.fault_line = self.window.line();
                     }
@@ -192,6 +196,19 @@ impl Intake {
                 }
                 Step::Done => self.next_file(),
             }
+        }
+    }
+
+    /// A message that ends with its stream, in the middle of a line: a pipe whose writer was stopped looks like that, and the
+    /// rest of the message, or of an address in its header, is not there.
+    fn look_for_cut(&mut self) {
+        let is_piped_mbox = self.stream.as_ref().is_some_and(|stream| {
+            matches!(stream.feed, Feed::Pipe(..)) && matches!(stream.cutter, Cutter::Mbox(_))
+        });
+        let is_last = self.window.is_at_eof() && self.window.bytes().is_empty();
+        if is_piped_mbox && is_last && !self.ends_line && self.scan.first_fault().is_none() {
+            self.scan.fault(Fault::CutOff);
+            self.fault_line = self.window.line();
         }
     }
 
@@ -223,6 +240,7 @@ impl Intake {
             marked: !stream.files.is_empty() && file_offset > 0,
         };
         self.dateless.clear();
+        self.ends_line = true;
         self.scan.begin(&self.window.bytes()[..from_line_len]);
         self.window.consume(from_line_len);
     }
@@ -258,6 +276,9 @@ impl Intake {
 
     fn plain_content(&mut self, len: usize) {
         let run = &self.window.bytes()[..len];
+        if let Some(last) = run.last() {
+            self.ends_line = *last == b'\n';
+        }
         let length_before = self.scan.length();
         let was_good = self.scan.first_fault().is_none();
         self.scan.content(run);

@@ -50,7 +50,11 @@ pub fn run(args: &ReportArgs) -> Result<Exit> {
 }
 
 /// Writes the rows, and says how many there were. The outer error is the ledger's.
-fn csv<W: Write>(view: &View, failed_only: bool, out: W) -> Result<(io::Result<W>, u64)> {
+pub(super) fn csv<W: Write>(
+    view: &View,
+    failed_only: bool,
+    out: W,
+) -> Result<(io::Result<W>, u64)> {
     let mut rows = 0;
     let mut report = Report::begin(out);
     view.each(|message, recipient, outcome| {

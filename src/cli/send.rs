@@ -9,6 +9,7 @@ use super::batch::{self, Stdin};
 use super::deliver::{self, Plan};
 use super::exit::{Exit, Failure};
 use super::find::{self, Found};
+use super::job::view::View;
 use super::target::Target;
 use super::watch::Told;
 use super::{config, job, say};
@@ -55,7 +56,12 @@ pub fn send(
     };
     let (job, is_new) = match find::job(&state, read, flags, job, settings.guard)? {
         Found::Run { job, is_new } => (*job, is_new),
-        Found::Done(card) => return Ok((already_done(&card), String::new())),
+        Found::Done(card) => {
+            if let Some(target) = report {
+                write_report(&state, &card, target)?;
+            }
+            return Ok((already_done(&card), String::new()));
+        }
     };
     let opened = batch::open(read, &stdin, &job, is_new);
     // The digest was another reading: what was swapped in between is not the batch that it stands for.
@@ -91,6 +97,19 @@ fn read_by_us(read: &ReadArgs, flags: &DeliveryArgs) -> Vec<PathBuf> {
     let named = [&read.to_file, &flags.config, &flags.credentials];
     let named = named.into_iter().flatten();
     read.batch.iter().chain(named).cloned().collect()
+}
+
+/// The report of the job that was done already: who asked for one gets it.
+fn write_report(state: &StateDir, card: &JobCard, target: Target) -> Result<()> {
+    let view = View::open(state, card.clone())?;
+    let (written, _) = super::report::csv(&view, false, target)?;
+    written.and_then(Target::finish).map_err(|error| {
+        Failure::new(
+            Exit::Io,
+            format!("the report could not be written: {error}"),
+        )
+        .into()
+    })
 }
 
 /// Says when the batch was sent, and ends as that run did.

@@ -31,6 +31,8 @@ pub enum Fault {
     LostSeparator,
     /// A complete From_ line with a byte order mark before it: the same.
     MarkedSeparator,
+    /// A stream of messages ends within a line: who wrote it may have been stopped.
+    CutOff,
     /// mboxcl2: no Content-Length field.
     NoContentLength,
     /// mboxcl2: a Content-Length that is no number, or two that differ.
@@ -65,6 +67,9 @@ impl fmt::Display for Fault {
             Fault::TooLarge(max) => write!(f, "a message of more than {max} bytes"),
             Fault::LostSeparator => f.write_str("a From_ line without an empty line before it"),
             Fault::MarkedSeparator => f.write_str("a From_ line with a byte order mark before it"),
+            Fault::CutOff => {
+                f.write_str("the input ends here, within a line: the message may be cut off")
+            }
             Fault::NoContentLength => f.write_str("no Content-Length, which mboxcl2 needs"),
             Fault::BadContentLength => f.write_str("a bad Content-Length"),
             Fault::WrongContentLength => {
@@ -98,6 +103,7 @@ impl Fault {
                 Some("if a message begins here, put an empty line before it, else quote it: >From")
             }
             Fault::MarkedSeparator => Some("if a message begins here, take the mark away"),
+            Fault::CutOff => Some("if it is whole, end it with a newline"),
             Fault::NoContentLength | Fault::BadContentLength | Fault::WrongContentLength => {
                 Some("is it mboxrd? then leave --mbox away")
             }

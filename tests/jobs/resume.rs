@@ -43,8 +43,6 @@ impl Net {
         }
     }
 
-    /// Who got something, sorted: twice if it came twice.
-    pub fn taken(&self) -> Vec<String> {
     /// The same as they are typed, behind `mailer send`.
     pub fn send(&self, desk: &Desk, words: &[&str]) -> Said {
         let (dns, port) = (self.dns.address().to_string(), self.sink.port().to_string());
@@ -52,6 +50,8 @@ impl Net {
         desk.run(&[&["send", "--allow-loopback"], &way[..], words].concat())
     }
 
+    /// Who got something, sorted: twice if it came twice.
+    pub fn taken(&self) -> Vec<String> {
         let messages = self.sink.messages();
         let mut taken: Vec<String> = messages
             .into_iter()

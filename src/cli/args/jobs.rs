@@ -112,8 +112,8 @@ pub struct SettleArgs {
     /// It has not arrived: send it again with the next `mailer resume`
     #[arg(long, group = "what")]
     pub resend: bool,
-    /// Only for these recipients [default: all that are in doubt or held]
-    #[arg(long, value_name = "ADDRESS", num_args = 1..)]
+    /// Only for this recipient (repeatable) [default: all that are in doubt or held]
+    #[arg(long, value_name = "ADDRESS")]
     pub to: Vec<String>,
     /// Where jobs are.
     #[command(flatten)]

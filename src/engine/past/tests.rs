@@ -33,7 +33,7 @@ fn an_address_that_cannot_be_read_is_the_run_s_error_and_its_recipient_stays_que
     // The disk fails after the batch was reopened.
     std::fs::write(job.join("addresses"), "").unwrap();
     let scratch = scratch();
-    let past = Past::of(&scratch.ledger, &store, RetryPolicy::default()).unwrap();
+    let past = Past::of(&scratch.ledger, &store, &Settings::default()).unwrap();
     let tls = Tls::new(&TlsFiles::default(), TlsNeeds::default()).unwrap();
     let gauges = Arc::new(Gauges::new(&[]));
     let book = scratch.book.clone();
