@@ -144,6 +144,17 @@ impl<'a> Case<'a> {
     /// A person has settled the doubts about these; that is a run to the ledger, too.
     pub fn settled(&mut self, job: &Path, places: impl Iterator<Item = usize>) {
         places.for_each(|place| self.settled[place] = self.doubts[place]);
+        self.note_run(job);
+    }
+
+    /// A run has ended by itself, and the round goes on.
+    pub fn went_by(&mut self, job: &Path) {
+        settle(&self.stage.lab);
+        self.seen = self.stage.lab.sink.messages().len();
+        self.note_run(job);
+    }
+
+    fn note_run(&mut self, job: &Path) {
         let run = Snapshot::read(job).unwrap().run();
         self.segment += u64::from(run - std::mem::replace(&mut self.run, run));
     }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::autopsy::Case;
-use crate::run::{ask, id};
+use crate::job::Look;
+use crate::run::{Run, ask, id};
 use crate::stage::Stage;
 
 /// What has become of a batch file when its job goes on.
@@ -11,7 +12,7 @@ use crate::stage::Stage;
 pub enum Fate {
     /// It is as it was.
     Stays,
-    /// It is gone.
+    /// It is not there while the job goes on for a while, and is back then.
     Removed,
     /// It holds another batch.
     Overwritten,
@@ -22,8 +23,7 @@ impl Fate {
     pub fn befall(self, path: &Path, stage: &Stage) {
         match self {
             Fate::Stays => {}
-            // It may be gone already.
-            Fate::Removed => drop(std::fs::remove_file(path)),
+            Fate::Removed => std::fs::remove_file(path).unwrap(),
             Fate::Overwritten => std::fs::write(path, stage.other_mail()).unwrap(),
         }
     }
@@ -47,6 +47,26 @@ pub fn fold_often(job: &Path, bytes: u64) {
     let beside: PathBuf = job.join("job.json.new");
     std::fs::write(&beside, card.to_string()).unwrap();
     std::fs::rename(&beside, &path).unwrap();
+}
+
+/// The job goes on while its batch file is not there, and it is back then: who waits for it is not given up meanwhile.
+pub fn go_on_without(stage: &Stage, case: &mut Case<'_>, job: &Path, look: &Look, path: &Path) {
+    Fate::Removed.befall(path, stage);
+    let ended = Run::resume_with(&stage.lab, Some(id(job)), &["--run-for", "300ms"]).wait();
+    std::fs::write(path, stage.batch.bytes()).unwrap();
+    let has = |status: &str| ended.rows.iter().any(|row| row.status == status);
+    assert!(!has("invalid"), "{}", ended.stderr);
+    if ["queued", "deferred", "in-doubt"].into_iter().any(has) {
+        let pending = if look.is_read_to_end {
+            75
+        } else {
+            Fate::Removed.status()
+        };
+        assert_eq!(ended.status, pending, "{}", ended.stderr);
+        let is_told = ended.stderr.contains("could not be copied: keep the batch");
+        assert!(is_told, "{}", ended.stderr);
+    }
+    case.went_by(job);
 }
 
 /// A person finds out about everybody in doubt, and says so: who has it is not sent to again, who has not is.

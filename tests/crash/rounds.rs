@@ -10,7 +10,7 @@ use crate::autopsy::{Case, End, Phase, Sessions};
 use crate::job::Look;
 use crate::knife::Moment;
 use crate::lab::SOON;
-use crate::resumed::{Fate, fold_often, settle_doubts};
+use crate::resumed::{Fate, fold_often, go_on_without, settle_doubts};
 use crate::run::{Run, id, jobs};
 use crate::stage::Stage;
 
@@ -186,6 +186,7 @@ impl Round<'_> {
     /// What happens to the job, its batch and its doubts before the next run. Returns how many of these were settled.
     fn meddle(&mut self, case: &mut Case<'_>, job: &Path, look: &Look) -> usize {
         match self.manner {
+            Manner::Resume(Fate::Removed) => go_on_without(self.stage, case, job, look, &self.path),
             Manner::Resume(fate) => {
                 fate.befall(&self.path, self.stage);
                 case.batch_is(fate);

@@ -68,10 +68,15 @@ impl Run {
 
     /// Goes on with the job of this id, or with all there are, from another directory.
     pub fn resume(lab: &Lab, id: Option<&str>) -> Run {
+        Run::resume_with(lab, id, &[])
+    }
+
+    /// The same with these flags.
+    pub fn resume_with(lab: &Lab, id: Option<&str>, flags: &[&str]) -> Run {
         let elsewhere = lab.path("elsewhere");
         std::fs::create_dir_all(&elsewhere).unwrap();
         let mut command = mailer(lab, "resume");
-        command.args(id).current_dir(elsewhere);
+        command.args(id).args(flags).current_dir(elsewhere);
         Run::launch(lab, "run", command, None)
     }
 
