@@ -57,10 +57,11 @@ pub fn send(
     let (job, is_new) = match find::job(&state, read, flags, job, settings.guard)? {
         Found::Run { job, is_new } => (*job, is_new),
         Found::Done(card) => {
+            let exit = already_done(&card);
             if let Some(target) = report {
                 write_report(&state, &card, target)?;
             }
-            return Ok((already_done(&card), String::new()));
+            return Ok((exit, String::new()));
         }
     };
     let opened = batch::open(read, &stdin, &job, is_new);

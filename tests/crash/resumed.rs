@@ -83,12 +83,9 @@ pub fn settle_doubts(stage: &Stage, case: &mut Case<'_>, job: &Path, in_doubt: &
         if people.is_empty() {
             continue;
         }
-        let people: Vec<&str> = people.into_iter().map(String::as_str).collect();
-        let said = ask(
-            &stage.lab,
-            "settle",
-            &[&[id(job), what, "--to"], &people[..]].concat(),
-        );
+        let named = people.iter().flat_map(|one| ["--to", one.as_str()]);
+        let arguments: Vec<&str> = [id(job), what].into_iter().chain(named).collect();
+        let said = ask(&stage.lab, "settle", &arguments);
         let count = format!(": {} recipient", people.len());
         assert!(said.contains(&count), "{said}");
     }

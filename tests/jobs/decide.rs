@@ -70,7 +70,15 @@ fn settle_changes_nothing_if_an_address_is_not_one_to_decide_about() {
     let id = desk.every_fate().id().to_owned();
     let before = desk.fates(&id);
     for wrong in ["one@a.test", "nobody@x.test", "six@e.test"] {
-        let said = desk.run(&["settle", &id, "--resend", "--to", "five@d.test", wrong]);
+        let said = desk.run(&[
+            "settle",
+            &id,
+            "--resend",
+            "--to",
+            "five@d.test",
+            "--to",
+            wrong,
+        ]);
         said.assert(64).assert_err(&[wrong, "hint: mailer status"]);
     }
     desk.run(&["settle", &id]).assert(64);
