@@ -292,6 +292,31 @@ pub(super) fn open_kept(dir: &Path) -> io::Result<File> {
     private(options.read(true).write(true).create(true)).open(dir.join(KEPT))
 }
 
+/// What `open` gives for `path`; `None` if that is not there, and only then: want of descriptors or of permission is no damage.
+pub(super) fn if_there<T>(
+    path: &Path,
+    open: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    match open(path) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(told(path, &error)),
+    }
+}
+
+/// The error with the name of its file.
+pub(super) fn told(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Opens a file of the job by its name, which must be one.
+pub(super) fn open_spool(dir: &Path, name: &Path) -> io::Result<File> {
+    if name.file_name() != Some(name.as_os_str()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    private(OpenOptions::new().read(true)).open(dir.join(name))
+}
+
 /// Makes a file that must not be there.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     private(OpenOptions::new().read(true).write(true).create_new(true)).open(path)

@@ -15,7 +15,7 @@ use super::error::BatchError;
 use super::frame::{Frame, Frames, Parts, VERSION};
 use super::index::{
     ADDRESSES, END, HAS_KEYS, INDEX, IS_END, Index, KEPT, Known, MESSAGES, MOVED, Moved, Progress,
-    SOURCE, START, START_TEXT, TO_FILE, create_new, open_kept, private,
+    SOURCE, START, START_TEXT, TO_FILE, create_new, if_there, open_kept, open_spool, private, told,
 };
 use super::maildir::MaildirFiles;
 use super::options::ReadOptions;
@@ -549,28 +549,6 @@ impl SecondPass {
             .extend(keys.map(|bytes| u128::from_le_bytes(*bytes)));
         Some(())
     }
-}
-
-/// What `open` gives for `path`; `None` if that is not there, and only then: want of descriptors or of permission is no damage.
-fn if_there<T>(path: &Path, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<Option<T>> {
-    match open(path) {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(told(path, &error)),
-    }
-}
-
-/// The error with the name of its file.
-fn told(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// Opens a file of the job by its name, which must be one.
-fn open_spool(dir: &Path, name: &Path) -> io::Result<File> {
-    if name.file_name() != Some(name.as_os_str()) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    private(OpenOptions::new().read(true)).open(dir.join(name))
 }
 
 /// The XXH3-64 of `len` bytes at `at`; `None` if they are not there.
