@@ -201,12 +201,16 @@ fn doubt(ledger: &mut Ledger, entry: &Entry) {
     for (recipient, status) in attempts {
         let is_known = ledger.standing(*recipient).status == *status;
         if *status == Status::Delivered && !is_known {
-            ledger.leave(*recipient, Status::InDoubt);
+            ledger.doubt(*recipient);
         }
     }
 }
 
-fn enter(ledger: &mut Ledger, entry: &Entry, gauges: &Gauges) -> Result<(), LedgerError> {
+pub(super) fn enter(
+    ledger: &mut Ledger,
+    entry: &Entry,
+    gauges: &Gauges,
+) -> Result<(), LedgerError> {
     match entry {
         Entry::Admitted { last } => ledger.admit(*last),
         Entry::ReadToEnd | Entry::Wake => {}

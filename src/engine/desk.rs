@@ -237,10 +237,15 @@ impl Desk {
                 took_ms: 0,
             });
         }
+        // For the second time: a person is to decide.
+        let status = |envelope: &Envelope| match envelope.passage.in_doubt {
+            true => Status::Held,
+            false => Status::InDoubt,
+        };
         let in_doubt = run
             .under_way
             .iter()
-            .map(|envelope| (envelope.recipient, Status::InDoubt));
+            .map(|envelope| (envelope.recipient, status(envelope)));
         let deferred = run
             .deferred
             .iter()
@@ -363,10 +368,28 @@ mod tests {
         assert_eq!(settled, [1, 1]);
     }
 
+    fn attempt_in_doubt(envelope: Envelope) -> Attempt {
+        Attempt {
+            recipient: envelope.recipient,
+            verdict: verdict(Status::InDoubt, Scope::Message),
+            via: Via::none(QueueId(0)),
+            passage: envelope.passage,
+            at: 0,
+            took_ms: 0,
+        }
+    }
+
     #[test]
     fn a_panic_settles_what_was_tried_and_returns_what_was_not() {
         let (mut desk, events, scratch) = desk();
-        desk.take_run(DestinationId(1), envelopes(&[1, 2, 3]));
+        let mut run = envelopes(&[1, 2, 2, 3]);
+        run[2].passage.in_doubt = true;
+        let doubted = attempt_in_doubt(run[2]);
+        let mut teller = Teller::new(scratch.book.clone(), QueueId(0));
+        teller.add(&doubted);
+        drop(teller);
+        scratch.entries.recv().unwrap();
+        desk.take_run(DestinationId(1), run);
         let thread = std::thread::spawn(move || {
             let mut group = Vec::new();
             desk.take_group(9, &mut group);
@@ -378,7 +401,8 @@ mod tests {
         let Ok(Entry::Noted { attempts, .. }) = scratch.entries.recv() else {
             panic!("no attempts")
         };
-        assert_eq!(attempts, [(RecipientNo(1), Status::InDoubt)]);
+        let both = [1, 2].map(|no| (RecipientNo(no), Status::InDoubt));
+        assert_eq!(attempts, both);
         let Ok(Entry::Left { recipients }) = scratch.entries.recv() else {
             panic!("nothing left")
         };
@@ -386,6 +410,7 @@ mod tests {
             recipients,
             [
                 (RecipientNo(1), Status::InDoubt),
+                (RecipientNo(2), Status::Held),
                 (RecipientNo(0), Status::Deferred)
             ]
         );
@@ -396,5 +421,6 @@ mod tests {
         drop(scratch.ledger);
         let again = ledger_in(scratch.directory.path());
         assert_eq!(again.standing(RecipientNo(1)).status, Status::InDoubt);
+        assert_eq!(again.standing(RecipientNo(2)).status, Status::Held);
     }
 }

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use super::book::{Book, Entry};
 use crate::ledger::{Attempt, Via, Writer};
 use crate::mail::{Envelope, QueueId, RecipientNo, Status};
-use crate::retry;
 
 /// Attempts are told in groups of this size, or after [`TELL_AFTER`].
 const GROUP: usize = 32;
@@ -69,14 +68,13 @@ impl Teller {
 
     /// An intent named these, and their mail did not leave with it: they stand where they stood.
     pub fn untried(&mut self, envelopes: &[Envelope]) {
+        let who: Vec<RecipientNo> = envelopes.iter().map(|each| each.recipient).collect();
         let at = jiff::Timestamp::now().as_millisecond();
-        for envelope in envelopes {
-            let status = retry::pending(envelope.passage);
-            self.writer.left(at, status, &[envelope.recipient]);
-        }
+        self.writer.left(at, Status::Deferred, &who);
     }
 
-    /// These are not tried again in this run. A final state is recorded; the others follow from the attempts.
+    /// These are not tried again in this run. A final state is recorded; of the others the ledger knows better than an
+    /// envelope, from the attempts, how they stand.
     pub fn leave(&mut self, recipients: Vec<(RecipientNo, Status)>) {
         for group in recipients.chunk_by(|a, b| a.1 == b.1) {
             let status = group[0].1;
@@ -121,8 +119,12 @@ impl Drop for Teller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::book::scratch::{ledger_in, scratch};
+    use crate::engine::book;
+    use crate::engine::book::scratch::{Scratch, ledger_in, scratch};
+    use crate::engine::status::Gauges;
+    use crate::ledger::{Ledger, Snapshot};
     use crate::mail::{MessageNo, Passage, Scope, Stage, Verdict};
+    use crate::retry;
 
     fn attempt(recipient: u32, status: Status) -> Attempt {
         Attempt {
@@ -179,8 +181,8 @@ mod tests {
         let scratch = scratch();
         let mut teller = Teller::new(scratch.book.clone(), QueueId(0));
         let fresh = Envelope::new(MessageNo(0), RecipientNo(0));
-        let mut tried = Envelope::new(MessageNo(0), RecipientNo(1));
-        tried.passage.attempts = 1;
+        let tried = Envelope::new(MessageNo(0), RecipientNo(1));
+        teller.add(&attempt(1, Status::Deferred));
         let who = [fresh.recipient, tried.recipient];
         let via = Via::none(QueueId(0));
         teller.intend(&via, who.iter().copied()).unwrap();
@@ -189,6 +191,121 @@ mod tests {
         let ledger = ledger_in(scratch.directory.path());
         let statuses = [0, 1].map(|n| ledger.standing(RecipientNo(n)).status);
         assert_eq!(statuses, [Status::Queued, Status::Deferred]);
+    }
+
+    /// A run in which the mail of each recipient has one of these histories, in all of which a letter is an attempt: deferred by
+    /// its server (F) or with its session (S), in doubt (B), recorded and not made (U), delivered (D); or the end: left by what
+    /// its envelope has been through (L), expired (X).
+    fn run(teller: &mut Teller, ledger: &Ledger, histories: &[String]) {
+        let via = Via::none(QueueId(0));
+        for (no, history) in (0..).zip(histories) {
+            let mut envelope = Envelope::new(MessageNo(0), RecipientNo(no));
+            let standing = ledger.standing(envelope.recipient);
+            if !standing.status.is_pending() {
+                continue;
+            }
+            envelope.passage = standing.passage;
+            for letter in history.chars() {
+                let (status, scope) = match letter {
+                    'F' => (Status::Deferred, Scope::Recipient),
+                    'S' => (Status::Deferred, Scope::Session),
+                    'B' => (Status::InDoubt, Scope::Message),
+                    'D' => (Status::Delivered, Scope::Message),
+                    'U' => {
+                        let who = [envelope.recipient];
+                        teller.intend(&via, who.into_iter()).unwrap();
+                        teller.untried(&[envelope]);
+                        continue;
+                    }
+                    end => {
+                        let left = match end {
+                            'X' => Status::Expired,
+                            _ => retry::pending(envelope.passage),
+                        };
+                        teller.leave(vec![(envelope.recipient, left)]);
+                        continue;
+                    }
+                };
+                let was_in_doubt = envelope.passage.in_doubt;
+                let verdict = Verdict::new(status, scope, Stage::Dot, 450, None, "");
+                envelope.passage = envelope.passage.after(&verdict);
+                teller.add(&Attempt {
+                    verdict,
+                    passage: envelope.passage,
+                    ..attempt(no, status)
+                });
+                if status == Status::InDoubt && was_in_doubt {
+                    teller.leave(vec![(envelope.recipient, Status::Held)]);
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_counted_at_the_end_of_a_run_is_what_is_found_afterwards() {
+        let mut histories = vec![String::new()];
+        for _ in 0..3 {
+            let longer = histories.iter();
+            let longer =
+                longer.flat_map(|history| "FSBU".chars().map(move |c| format!("{history}{c}")));
+            histories = histories.iter().cloned().chain(longer).collect();
+        }
+        histories.sort();
+        histories.dedup();
+        let ends = |ends: &'static str| {
+            let all = histories.iter();
+            all.flat_map(move |history| ends.chars().map(move |end| format!("{history}{end}")))
+                .collect::<Vec<String>>()
+        };
+        let (first, mut second) = (ends("LLLX"), ends("LXDL"));
+        second.rotate_left(7 * 4);
+        let Scratch {
+            book,
+            entries,
+            mut ledger,
+            directory,
+        } = scratch();
+        let mut books = Some((book, entries));
+        for histories in [&first, &second, &second] {
+            let (book, entries) = books.take().unwrap_or_else(|| {
+                let (to_ledger, entries) = crossbeam_channel::unbounded();
+                (Book::new(to_ledger, ledger.journal()), entries)
+            });
+            ledger.admit(RecipientNo(histories.len() as u32 - 1));
+            let mut teller = Teller::new(book, QueueId(0));
+            run(&mut teller, &ledger, histories);
+            drop(teller);
+            let gauges = Gauges::default();
+            for entry in entries.try_iter() {
+                book::enter(&mut ledger, &entry, &gauges).unwrap();
+            }
+            assert_eq!(ledger.unsettled(), 0);
+            let snapshot = Snapshot::read(directory.path()).unwrap();
+            for (no, history) in (0..).map(RecipientNo).zip(histories) {
+                let (told, found) = (
+                    ledger.standing(no).status,
+                    snapshot.outcome(no).unwrap().status,
+                );
+                assert_eq!(told, found, "{history}, recipient {}", no.0);
+            }
+            let mut found = snapshot.counts().unwrap();
+            let known: u64 = found.iter().sum();
+            let queued = Status::ALL
+                .iter()
+                .position(|status| *status == Status::Queued);
+            found[queued.unwrap()] += histories.len() as u64 - known;
+            assert_eq!(ledger.counts(), found);
+            // A person queues some again.
+            let again: Vec<RecipientNo> = (0..histories.len() as u32)
+                .step_by(3)
+                .map(RecipientNo)
+                .collect();
+            let mut writer = Writer::new(ledger.journal());
+            writer.left(0, Status::Queued, &again);
+            drop((writer, ledger));
+            ledger = ledger_in(directory.path());
+        }
     }
 
     #[test]

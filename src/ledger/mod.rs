@@ -242,16 +242,28 @@ impl Ledger {
     /// others wait for another attempt, or for [`Ledger::leave`].
     pub fn note(&mut self, recipient: RecipientNo, status: Status) {
         self.admit_again(recipient);
-        self.set_status(recipient, status);
         if !status.is_pending() {
+            self.set_status(recipient, status);
             self.settle(recipient);
+        } else if self.status(recipient).is_pending() {
+            self.set_status(recipient, status);
         }
     }
 
-    /// Leaves a recipient as it is for this run: deferred, in doubt, held, expired. Final states are in the journal already.
+    /// Leaves a recipient as it is for this run. A final state is that of a record in the journal. Mail that is pending stands
+    /// as its attempts say, here as there (see `standing`): who leaves it knows only what its envelope has been through.
     pub fn leave(&mut self, recipient: RecipientNo, status: Status) {
         self.admit_again(recipient);
-        self.set_status(recipient, status);
+        if !status.is_pending() {
+            self.set_status(recipient, status);
+        }
+        self.settle(recipient);
+    }
+
+    /// A recipient may have been delivered to, and what is known of that was lost on the way here.
+    pub fn doubt(&mut self, recipient: RecipientNo) {
+        self.admit_again(recipient);
+        self.set_status(recipient, Status::InDoubt);
         self.settle(recipient);
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | intent | nothing yet: the recipient is being sent to until an attempt or a left record follows |
 //! | attempt | everything: status, passage, time, class. In doubt for the second time is held |
-//! | left | the status only |
+//! | left | the status only; deferred, for pending mail: nothing, its intent was not carried out |
 //! | a later run begins, or the job is recovered, while an intent is open | as an attempt that ended in doubt |
 //!
 //! The last record wins, but for two that can come late because each thread writes in its own time: after a final attempt
@@ -77,9 +77,13 @@ impl Standing {
         true
     }
 
-    /// The status changes without an attempt.
+    /// The status changes without an attempt. Pending mail does not become deferred or in doubt that way, only by attempts: its
+    /// intent was not carried out.
     pub(super) fn leave(&mut self, status: Status) {
-        self.status = status;
+        let is_withdrawn = matches!(status, Status::Deferred | Status::InDoubt);
+        if !(is_withdrawn && self.status.is_pending()) {
+            self.status = status;
+        }
     }
 
     /// The run ended while an intent of this time was open.
