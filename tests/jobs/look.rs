@@ -356,3 +356,32 @@ fn a_report_for_people_has_a_line_for_each() {
     let failed = desk.run(&["report", &id, "--failed", "--format", "text"]);
     assert_eq!(failed.assert(0).out.lines().count(), 7);
 }
+
+#[test]
+fn the_next_retry_is_when_the_server_asked_for_it_and_at_once_for_who_is_queued_again() {
+    let desk = Desk::new();
+    let batch = desk.file("batch.mbox", latin(BATCH));
+    let job = desk.job(None, &reading(&[&batch]));
+    let now = jiff::Timestamp::now().as_millisecond();
+    desk.record(&job, |writer| {
+        let mut later = attempt(0, Status::Deferred, 450, "try again in 40 minutes");
+        later.at = now;
+        writer.attempt(&later);
+        let mut refused = attempt(1, Status::Refused, 550, "not now");
+        refused.at = now;
+        writer.attempt(&refused);
+    });
+    let said = desk.run(&["status", job.id()]);
+    let mut lines = said.out.lines();
+    let line = lines.find_map(|line| line.strip_prefix("next retry: about "));
+    let at: jiff::civil::DateTime = line.unwrap().parse().unwrap();
+    let at = at.to_zoned_datetime(jiff::tz::TimeZone::UTC).unwrap();
+    let wait = at.timestamp().as_millisecond() - now;
+    // With at most 20 % of jitter.
+    assert!((2_399_000..=2_881_000).contains(&wait), "{wait}");
+    let id = job.id().to_owned();
+    drop(job);
+    desk.run(&["retry", &id, "--refused"]).assert(0);
+    desk.run(&["status", &id])
+        .assert_out(&["  queued             9", "next retry: due now\n"]);
+}

@@ -4,7 +4,9 @@
 use super::view::View;
 use crate::cli::config;
 use crate::ledger::Attempt;
+use crate::mail::Status;
 use crate::retry::{Deferral, RetryPolicy};
+use crate::smtp::meaning::retry_hint;
 
 /// Tells it with the patience of the job's flags.
 pub struct Due {
@@ -38,9 +40,15 @@ impl Due {
         }
     }
 
-    /// When mail whose last attempt this was is due: milliseconds since 1970.
+    /// When mail whose last attempt this was is due: milliseconds since 1970. What a person has queued again is due at once; a
+    /// server that asked for a time of its own gets it.
     pub fn after(&mut self, last: &Attempt) -> i64 {
-        let deferral = Deferral::of(&last.verdict, None);
+        let status = last.verdict.status;
+        if status == Status::Queued {
+            return last.at;
+        }
+        let wish = retry_hint(&last.verdict.text).filter(|_| status == Status::Deferred);
+        let deferral = Deferral::of(&last.verdict, wish);
         let rest = self.policy.rest(last.passage, deferral, &mut self.rng);
         last.at
             .saturating_add(i64::try_from(rest.as_millis()).unwrap_or(i64::MAX))
