@@ -2,8 +2,8 @@
 //!
 //! A batch that was read to its end is not read again; it may have been found under another name, and is looked for there, too. One
 //! that was not is read from its beginning. Messages that are known must come by as they were, in the same order: then
-//! those behind them are the ones that were still to be read. A stream cannot be read again: the spool holds what was read of it, which is
-//! enough if an input behind it had been begun.
+//! those behind them are the ones that were still to be read. A stream cannot be read again: the spool holds what was read of
+//! it, which is enough if an input behind it had been begun.
 //!
 //! INVARIANT: nothing arrives of a batch that is not the one that was begun. What is known stays in the tables, whatever the
 //! inputs have become, and is sent if its bytes can be had.

@@ -3,8 +3,8 @@
 //! [`BatchReader`] streams over the inputs and hands out one [`Arrival`] per message; what it learns goes into tables of small
 //! records ([`BatchStore`]) that workers share. Content stays in the files: a worker [loads](BatchStore::load) a message
 //! with `pread`, its hash is checked, and only then the canonical bytes are made. Addresses, and standard input, go to spool files:
-//! unlinked ones, or those of a job's directory, where an index makes that the batch survives its process ([`BatchStore::create_in`],
-//! [`BatchStore::flush`], [`BatchStore::reopen`], [`BatchStore::keep`]).
+//! unlinked ones, or those of a job's directory, where an index makes that the batch survives its process
+//! ([`BatchStore::create_in`], [`BatchStore::flush`], [`BatchStore::reopen`], [`BatchStore::keep`]).
 //!
 //! INVARIANTS: every message of the batch has at least one recipient record, so that it appears in the report; bytes that
 //! changed since intake are never sent; memory grows by tens of bytes per message, whatever the messages hold.

@@ -79,8 +79,8 @@ impl BatchReader {
     /// which also says how.
     ///
     /// If `store` was reopened, `inputs` are those that it was made from, in that order, wherever they are now.
-    /// What was read to its end is not read again. Otherwise it is, and only what is new arrives. Errors about inputs come when they are met then: what is
-    /// known can be sent all the same. Without inputs nothing arrives.
+    /// What was read to its end is not read again. Otherwise it is, and only what is new arrives. Errors about inputs come when
+    /// they are met then: what is known can be sent all the same. Without inputs nothing arrives.
     pub fn open(inputs: Vec<Input>, store: Arc<BatchStore>) -> Result<BatchReader, BatchError> {
         let (mut ends, mut known) = (true, 0);
         let prepared = match store.known().filter(|known| known.sources > 0) {

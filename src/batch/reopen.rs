@@ -2,7 +2,8 @@
 //!
 //! The index is read twice. The first pass finds out how far it is good: every frame whole, each of them in keeping with those
 //! before it, the addresses and the lists it refers to there and unchanged. What is behind is cut off, of the index and of the
-//! addresses: it was not handed on, or the disk spoiled it. The second pass fills the tables, with the places that messages were moved to last.
+//! addresses: it was not handed on, or the disk spoiled it. The second pass fills the tables, with the places that messages
+//! were moved to last.
 //!
 //! A look at a batch reads the same and leaves the files as they are.
 //!

@@ -6,8 +6,8 @@
 //! A store is nameless (its spools vanish with the process), or it is that of a job: then what intake read is in files of the job's
 //! directory (see `index`) once it was [flushed](BatchStore::flush), and can be [reopened](BatchStore::reopen).
 //!
-//! INVARIANT: a mailbox that [`BatchStore::mailbox`] gives, and a text that [`BatchStore::recipient_text`] gives, is what intake saw:
-//! addresses are read from a spool that nobody else can touch, never from the batch file, which may have changed.
+//! INVARIANT: a mailbox that [`BatchStore::mailbox`] gives, and a text that [`BatchStore::recipient_text`] gives, is what
+//! intake saw: addresses are read from a spool that nobody else can touch, never from the batch file, which may have changed.
 
 use super::addresses::AddressSpool;
 use super::ahead::Ahead;
@@ -80,8 +80,8 @@ impl BatchStore {
     /// tore is cut off, and nobody else may write there. `options` must be those that the batch was read with. A job that was made
     /// without a batch has an empty one.
     ///
-    /// What the disk spoiled is cut off, too, with all behind it ([`BatchStore::cut_bytes`]). A job that has settled more recipients than are left
-    /// here must not read a stream, whose recipients would get the numbers of others.
+    /// What the disk spoiled is cut off, too, with all behind it ([`BatchStore::cut_bytes`]). A job that has settled more
+    /// recipients than are left here must not read a stream, whose recipients would get the numbers of others.
     ///
     /// # Errors
     /// Files that are missing or cannot be read, or that another version of this program wrote.

@@ -1,10 +1,12 @@
 //! `--to-file`: the recipients of one message to very many, one per line.
 //!
-//! The file is copied to a spool file (unlinked, or of the job's directory) while it is read: what a worker reads later is what was read at intake, even
-//! if the file was rewritten meanwhile. Each line is one recipient (`a@b.example`, or with a name), but for blank ones and
-//! comments, which begin with `#`; each mailbox counts once. A byte order mark at the beginning is passed over.
+//! The file is copied to a spool file (unlinked, or of the job's directory) while it is read: what a worker reads later is what
+//! was read at intake, even if the file was rewritten meanwhile. Each line is one recipient (`a@b.example`, or with a name),
+//! but for blank ones and comments, which begin with `#`; each mailbox counts once. A byte order mark at the beginning is
+//! passed over.
 //!
-//! A file without any address is an error of the batch; a bad line among good ones is a row of the report. Memory: 12 bytes of table per recipient, and a hash of each while the file is read.
+//! A file without any address is an error of the batch; a bad line among good ones is a row of the report. Memory: 12 bytes of
+//! table per recipient, and a hash of each while the file is read.
 //!
 //! Limits: a line of [`LINE_OCTETS_MAX`].
 
@@ -57,8 +59,8 @@ struct Copying<'a> {
 }
 
 impl ToFile {
-    /// Copies the file at `path` into the spool and gives `push` the place of each recipient of `message`, the mailbox if it is one,
-    /// and the line.
+    /// Copies the file at `path` into the spool and gives `push` the place of each recipient of `message`, the mailbox if it is
+    /// one, and the line.
     pub(super) fn read(
         path: &Path,
         spool_dir: &Path,

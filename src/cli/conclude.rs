@@ -11,8 +11,8 @@ use crate::engine::run::RunEnd;
 use crate::ledger::Ledger;
 use crate::mail::Status;
 
-/// The status to end with, and a line on standard error if it is not 0. `job` is the name of the job; `report_failure` says what became of the report,
-/// if it could not be written.
+/// The status to end with, and a line on standard error if it is not 0. `job` is the name of the job; `report_failure` says
+/// what became of the report, if it could not be written.
 ///
 /// # Errors
 /// A [`Failure`], where the run could not do its work.

@@ -5,8 +5,8 @@
 //! The pure rules live in [`plan`], the meaning of failures in [`failure`].
 //!
 //! INVARIANTS: an error of the DNS is a [`DnsFailure`], a value; no route takes longer than `timeout`, whatever has to be asked
-//! for it: three quarters are for the questions, the rest to find out whether anybody answers at all. Loopback and other unfit addresses never leave
-//! this module unless `allow_loopback` says so. `/etc/hosts` and search lists play no role in mail routing.
+//! for it: three quarters are for the questions, the rest to find out whether anybody answers at all. Loopback and other unfit
+//! addresses never leave this module unless `allow_loopback` says so. `/etc/hosts` and search lists play no role in mail routing.
 //!
 //! "No name server answers at all" is told from "this name is not answered" by asking for the root, which any server answers
 //! one way or the other; it matters because the first stops the program and the second only one destination.

@@ -23,7 +23,7 @@ use super::past::Past;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
-use super::resolve::Finder;
+use super::resolve::{Finder, Policies};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
 use super::shared::Shared;
@@ -134,29 +134,20 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let past = Past::of(&ledger, &store, &settings);
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
-    let finder = Finder::new(
-        parts::means(&settings)?,
-        settings.fallback.clone(),
-        settings.port,
-        Arc::clone(&routes),
-        Arc::clone(&policies),
-    );
+    let finder = finder(&settings, &routes, &policies)?;
     let names = parts::queue_names(&routes);
-    let gauges = Arc::new(Gauges::new(&names));
-    let tls =
-        Tls::new(&settings.tls_files, parts::tls_needs(&settings)).map_err(StartError::Tls)?;
     let (to_ledger, entries) = unbounded();
     let book = Book::new(to_ledger, ledger.journal());
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
-    let shared = Arc::new(Shared::new(settings, tls, store, book, gauges));
+    let shared = share(settings, store, book, &names)?;
     let watch = Watch::new(Arc::clone(&shared), &inboxes);
     let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes, &watch)?;
     let relayed = (!shared.settings.relays.is_empty()).then_some(policies);
     let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
-    let permits = SharedPermits::new(parts::permit_table(&shared.settings), inboxes.clone());
-    let permits = Arc::new(permits);
+    let permits = parts::permit_table(&shared.settings);
+    let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
     let ways = Ways {
         questions,
         names: router.names(),
@@ -199,6 +190,32 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         queues,
         over,
     })
+}
+
+fn share(
+    settings: Settings,
+    store: Arc<BatchStore>,
+    book: Book,
+    queues: &[String],
+) -> Result<Arc<Shared>, StartError> {
+    let tls = Tls::new(&settings.tls_files, parts::tls_needs(&settings));
+    let tls = tls.map_err(StartError::Tls)?;
+    let gauges = Arc::new(Gauges::new(queues));
+    Ok(Arc::new(Shared::new(settings, tls, store, book, gauges)))
+}
+
+fn finder(
+    settings: &Settings,
+    routes: &Arc<RouteTable>,
+    policies: &Arc<Policies>,
+) -> Result<Finder, StartError> {
+    Ok(Finder::new(
+        parts::means(settings)?,
+        settings.fallback.clone(),
+        settings.port,
+        Arc::clone(routes),
+        Arc::clone(policies),
+    ))
 }
 
 fn check_sources(settings: &Settings) -> Result<(), StartError> {
@@ -359,7 +376,8 @@ impl Running {
         self.shared.sockets.cut();
     }
 
-    /// Ends all threads, folds the journal, and hands over what the run came to. Call it once [`Running::wait`] has said that it is over.
+    /// Ends all threads, folds the journal, and hands over what the run came to. Call it once [`Running::wait`] has said that
+    /// it is over.
     ///
     /// # Panics
     /// If the ledger's thread panicked: nothing is known then.

@@ -356,8 +356,8 @@ impl StateDir {
         }
     }
 
-    /// Removes what crashes and losses of power left of jobs that were being made or removed. Who calls it holds the state directory's lock: nobody
-    /// makes a job now. What cannot be removed stays.
+    /// Removes what crashes and losses of power left of jobs that were being made or removed. Who calls it holds the state
+    /// directory's lock: nobody makes a job now. What cannot be removed stays.
     fn sweep(&self) -> Result<(), JobError> {
         for name in self.names()? {
             let is_lost = id::is_name(&name) && JobCard::was_never_written(&self.job_dir(&name));

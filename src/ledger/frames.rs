@@ -1,7 +1,7 @@
 //! The journal's frames, read: whole ones found between whatever a crash or a damaged disk left, and what they say.
 //!
-//! INVARIANTS: no bytes make it panic; a frame whose checksum is wrong, or whose payload makes no sense, is passed over, and reading
-//! goes on with the next mark behind the one that failed, so damage costs no whole frame. Nothing is copied but the list of
+//! INVARIANTS: no bytes make it panic; a frame whose checksum is wrong, or whose payload makes no sense, is passed over, and
+//! reading goes on with the next mark behind the one that failed, so damage costs no whole frame. Nothing is copied but the list of
 //! a run's queues.
 
 use std::net::{IpAddr, Ipv6Addr};

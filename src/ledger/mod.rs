@@ -3,7 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `journal`, `record`, `frames` | the log that every worker appends to before it matters: intents, attempts, states; its frames, written and read |
+//! | `journal`, `record`, `frames` | the log that every worker appends to before it matters; its frames, written and read |
 //! | `standing`, `replay` | what a record changes, and segments of the journal read again |
 //! | `segments` | how a run finds what earlier ones left, and begins its own segment |
 //! | `store`, `schema`, `fold`, `pen` | the database: read, its tables, and how segments are put into it |

@@ -3,7 +3,8 @@
 //! A frame: the mark FF FE, its kind, the version of its form, the length of its payload (32 bits), a checksum (xxh3, 64
 //! bits) over kind, version, length and payload, and the payload. Numbers are little-endian. Several threads append to a
 //! journal and a process can die at any byte, so a torn frame may lie before whole ones: the reader (see `frames`)
-//! passes over damage, byte by byte, to the next whole frame. The mark never occurs in UTF-8, so no text of a server can forge a frame.
+//! passes over damage, byte by byte, to the next whole frame. The mark never occurs in UTF-8, so no text of a server can forge
+//! a frame.
 //!
 //! Encoding appends to a buffer that its owner reuses; decoding borrows. INVARIANTS: no bytes make decoding panic; a frame
 //! with a right checksum and a payload that makes no sense is passed over like a damaged one; no payload is longer than

@@ -5,7 +5,8 @@
 //! normalised. So two spellings of one mailbox compare equal, and a mailbox can be parsed again from the same bytes at any time.
 //!
 //! INVARIANT: [`Mailbox::as_str`] holds no control character, line end, NUL or invisible character, and at most
-//! [`PATH_OCTETS_MAX`] octets: nobody can smuggle a command through it. Local parts keep their case: only the receiver knows whether it matters.
+//! [`PATH_OCTETS_MAX`] octets: nobody can smuggle a command through it. Local parts keep their case: only the receiver knows
+//! whether it matters.
 //!
 //! Limits: 64 octets of local part (RFC 5321 4.5.3.1.1) in a forward-path. Reverse-paths are let off, up to the limit of the
 //! whole path: bounce addresses with the recipient's address in them exceed it every day and are read only by who made them.

@@ -4,8 +4,8 @@
 //! put at the top. One check of the body, then either one copy of it (nothing to change) or a pass line by line: quotes of
 //! the mbox taken off, LF made CRLF, over-long lines broken if that is wished. The last line always ends in CRLF.
 //!
-//! The Message-ID comes from the SHA-256 of the canonical bytes, so that it is the same on every attempt, whatever file the message lies in.
-//! Two messages with the same content get the same one (RFC 5322 3.6.4 names content, not copies).
+//! The Message-ID comes from the SHA-256 of the canonical bytes, so that it is the same on every attempt, whatever file the
+//! message lies in. Two messages with the same content get the same one (RFC 5322 3.6.4 names content, not copies).
 //!
 //! INVARIANT: after `Ok`, the output obeys RFC 5321 2.3.8 and RFC 5322 2.1.1. After `Err` it is of no use.
 

@@ -1,7 +1,7 @@
 //! The From_ line: `From ` sender date, which stands before each message of an mbox (RFC 4155, appendix A).
 //!
-//! A line counts as one only with a date in it, because `From ` begins many a sentence. Dates are those that mail programs are known to
-//! write: asctime's (`Mon Jan  1 00:00:00 2024`), with a zone before or after the year, without seconds, or RFC 5322's
+//! A line counts as one only with a date in it, because `From ` begins many a sentence. Dates are those that mail programs are
+//! known to write: asctime's (`Mon Jan  1 00:00:00 2024`), with a zone before or after the year, without seconds, or RFC 5322's
 //! (`Mon, 1 Jan 2024 00:00:00 +0000`). The sender may be anything, even several words.
 //!
 //! Limit: a From_ line has at most [`FROM_LINE_OCTETS_MAX`] octets.

@@ -3,7 +3,8 @@
 //! [`MessageScan`] is fed what the splitter (or the plain file) gives and keeps the header only: the body is looked at and
 //! dropped. One scan is reused for message after message, so that the steady state allocates nothing.
 //!
-//! INVARIANT: after a fault the header kept is the whole lines before it, so that recipients met by then can be named in the report.
+//! INVARIANT: after a fault the header kept is the whole lines before it, so that recipients met by then can be named in the
+//! report.
 //!
 //! Limits: a line of the header [`HEADER_LINE_OCTETS_MAX`], all its lines [`HEADER_OCTETS_MAX`], those of recipient lists apart:
 //! [`LISTS_OCTETS_MAX`], because a message to a million people is legitimate; a message [`MESSAGE_OCTETS_MAX`].

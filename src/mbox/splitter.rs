@@ -2,11 +2,13 @@
 //!
 //! The caller holds a window of unread bytes and asks [`Splitter::next`] what its beginning is; each answer says how many bytes
 //! it covers, and [`Step::More`] asks for a longer window. What is covered can be dropped: the splitter itself keeps no bytes, and
-//! never asks for more than [`WINDOW_BYTES_MIN`]. How the file is cut into windows makes no difference to where messages begin and end.
+//! never asks for more than [`WINDOW_BYTES_MIN`]. How the file is cut into windows makes no difference to where messages begin
+//! and end.
 //!
 //! A From_ line separates messages at the beginning of the file and after an empty line, and only with a date in it; the
 //! empty line belongs to it. Lines that come close are content, and reported ([`Suspect`]): if one was meant as a separator, two
-//! messages have become one, and the caller must decide what to do about it. In mboxcl2 Content-Length alone decides where a message ends (see `content_length`).
+//! messages have become one, and the caller must decide what to do about it. In mboxcl2 Content-Length alone decides where a
+//! message ends (see `content_length`).
 //!
 //! Plain content is passed over at the speed of a substring search.
 

@@ -55,8 +55,8 @@ pub enum Next {
     SendBody(Framing),
     /// A transaction is over.
     Done(TransactionEnd),
-    /// The session is over; why, unless we ended it ourselves (QUIT, recall). If no transaction was begun, the verdict holds for the
-    /// mail that was waiting.
+    /// The session is over; why, unless we ended it ourselves (QUIT, recall). If no transaction was begun, the verdict holds
+    /// for the mail that was waiting.
     Closed(Option<Verdict>),
 }
 

@@ -10,8 +10,9 @@
 //! no such lane.
 //!
 //! INVARIANTS: behind a command that must be the last of its group (EHLO, STARTTLS, AUTH, DATA, QUIT; RFC 2920 3.1,
-//! RFC 3207 section 4, RFC 4954 section 4) nothing is written until it is answered; unanswered commands are at most [`REPLIES_MAX`] and [`BYTES_MAX`] bytes, so that two peers who
-//! both write first and read later cannot block each other; at [`Pipelining::None`] at most one command is unanswered.
+//! RFC 3207 section 4, RFC 4954 section 4) nothing is written until it is answered; unanswered commands are at most
+//! [`REPLIES_MAX`] and [`BYTES_MAX`] bytes, so that two peers who both write first and read later cannot block each other; at
+//! [`Pipelining::None`] at most one command is unanswered.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -55,7 +55,11 @@ fn inputs_that_are_no_batch_are_refused_by_name() {
             "{line}"
         );
     }
-    let gz = dir.path().join("gz");
+}
+
+#[test]
+fn who_has_a_compressed_batch_is_told_what_to_type() {
+    let (_dir, gz) = file("gz", b"\x1f\x8b\x08\0\0");
     let inspecting = ReadOptions {
         command: "inspect",
         ..options()

@@ -195,22 +195,10 @@ pub fn fits(end: &RecipientEnd, due: Due, begun_ahead: bool) -> bool {
 /// Everything that must hold of a dialogue.
 pub fn judge(plan: &Plan, record: &Record) {
     let model = &record.model;
-    let fail = |what: &str| {
-        panic!(
-            "{what}\n{plan:?}\n{:#?}\n{:#?}",
-            record.transactions, model.answers
-        )
-    };
+    let fail = |what: &str| fail(plan, record, what);
     if !model.violations.is_empty() {
         fail(&format!("violations: {:?}", model.violations));
     }
-    // A reply too many shifts all that follow: then the refusals may be another's, but nothing else may be wrong.
-    let shifted = model
-        .answers
-        .iter()
-        .any(|answer| answer.class == Class::Twice);
-    // Where replies are all alike, the shift may even pass for an answer to the content (a limit that the engine names).
-    let misled = shifted && (plan.manner.chunking || plan.manner.lmtp);
     // Who is stopped before the first message says QUIT, and has nothing to give a reason for.
     let was_stopped = plan.stop_at.is_some() && record.closed.is_none();
     if record.transactions.is_empty() && !was_stopped {
@@ -232,62 +220,77 @@ pub fn judge(plan: &Plan, record: &Record) {
     {
         fail(&format!("bytes were written behind the recall of {t}"));
     }
-    let mut transactions_in_doubt = 0;
-    for (t, transaction) in record.transactions.iter().enumerate() {
-        if transaction.ends.len() != transaction.recipients.len() {
-            fail(&format!(
-                "transaction {t} has not one end for each recipient"
-            ));
-        }
-        let taken = model
-            .accepted
-            .iter()
-            .filter(|accepted| accepted.transaction == t);
-        let taken: Vec<_> = taken.collect();
-        if taken
-            .iter()
-            .any(|accepted| accepted.content != transaction.content)
-            || taken.len() > 1
-        {
-            fail(&format!("transaction {t} arrived changed, or twice"));
-        }
-        let mut in_doubt = false;
-        for (&recipient, end) in transaction.recipients.iter().zip(&transaction.ends) {
-            let arrived = taken
-                .iter()
-                .any(|accepted| accepted.recipients.contains(&recipient));
-            let status = match end {
-                RecipientEnd::Verdict(verdict) => Some(verdict.status),
-                _ => None,
-            };
-            in_doubt |= status == Some(Status::InDoubt);
-            if status == Some(Status::Delivered) && !arrived && !misled {
-                fail(&format!("recipient {recipient} is said to be delivered"));
-            }
-            if arrived && !misled && !matches!(status, Some(Status::Delivered | Status::InDoubt)) {
-                fail(&format!(
-                    "recipient {recipient} got the message without our knowing"
-                ));
-            }
-            if status == Some(Status::InDoubt) && !transaction.body_sent {
-                fail(&format!("recipient {recipient} is in doubt without a dot"));
-            }
-            let due = due(plan, record, t, recipient);
-            // Where the server has shown how much is enough, those behind need not be named at all.
-            let spared = *end == RecipientEnd::Again
-                && was_enough(record)
-                && !was_named(record, t, recipient);
-            if !shifted && !spared && !fits(end, due, transaction.begun_ahead) {
-                fail(&format!(
-                    "recipient {recipient} of {t} ended as {end:?}, due is {due:?}"
-                ));
-            }
-        }
-        transactions_in_doubt += usize::from(in_doubt);
-    }
-    if transactions_in_doubt > 1 {
+    let in_doubt = (0..record.transactions.len()).filter(|t| judge_transaction(plan, record, *t));
+    if in_doubt.count() > 1 {
         fail("more than one transaction is in doubt");
     }
+}
+
+/// One of the transactions: each recipient's end. True if one of them is in doubt.
+fn judge_transaction(plan: &Plan, record: &Record, t: usize) -> bool {
+    let (model, transaction) = (&record.model, &record.transactions[t]);
+    let fail = |what: &str| fail(plan, record, what);
+    let shifted = has_one_too_many(record);
+    // Where replies are all alike, the shift may even pass for an answer to the content (a limit that the engine names).
+    let misled = shifted && (plan.manner.chunking || plan.manner.lmtp);
+    if transaction.ends.len() != transaction.recipients.len() {
+        fail(&format!(
+            "transaction {t} has not one end for each recipient"
+        ));
+    }
+    let taken = model
+        .accepted
+        .iter()
+        .filter(|accepted| accepted.transaction == t);
+    let taken: Vec<_> = taken.collect();
+    let mut contents = taken.iter().map(|accepted| &accepted.content);
+    if contents.any(|content| *content != transaction.content) || taken.len() > 1 {
+        fail(&format!("transaction {t} arrived changed, or twice"));
+    }
+    let mut in_doubt = false;
+    for (&recipient, end) in transaction.recipients.iter().zip(&transaction.ends) {
+        let mut takers = taken.iter();
+        let arrived = takers.any(|accepted| accepted.recipients.contains(&recipient));
+        let status = match end {
+            RecipientEnd::Verdict(verdict) => Some(verdict.status),
+            _ => None,
+        };
+        in_doubt |= status == Some(Status::InDoubt);
+        if status == Some(Status::Delivered) && !arrived && !misled {
+            fail(&format!("recipient {recipient} is said to be delivered"));
+        }
+        if arrived && !misled && !matches!(status, Some(Status::Delivered | Status::InDoubt)) {
+            fail(&format!(
+                "recipient {recipient} got the message without our knowing"
+            ));
+        }
+        if status == Some(Status::InDoubt) && !transaction.body_sent {
+            fail(&format!("recipient {recipient} is in doubt without a dot"));
+        }
+        let due = due(plan, record, t, recipient);
+        // Where the server has shown how much is enough, those behind need not be named at all.
+        let spared =
+            *end == RecipientEnd::Again && was_enough(record) && !was_named(record, t, recipient);
+        if !shifted && !spared && !fits(end, due, transaction.begun_ahead) {
+            fail(&format!(
+                "recipient {recipient} of {t} ended as {end:?}, due is {due:?}"
+            ));
+        }
+    }
+    in_doubt
+}
+
+/// True if there is a reply too many, which shifts all that follow: then the refusals may be another's, but nothing else may
+/// be wrong.
+fn has_one_too_many(record: &Record) -> bool {
+    let mut answers = record.model.answers.iter();
+    answers.any(|answer| answer.class == Class::Twice)
+}
+
+#[track_caller]
+fn fail(plan: &Plan, record: &Record, what: &str) -> ! {
+    let (transactions, answers) = (&record.transactions, &record.model.answers);
+    panic!("{what}\n{plan:?}\n{transactions:#?}\n{answers:#?}")
 }
 
 /// A session that came to no mail: whom the verdict blames, and for what.

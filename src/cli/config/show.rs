@@ -132,6 +132,20 @@ fn general(settings: &Settings, file: &mut Lines) {
         text(&settings.state.display().to_string()),
         "where files of a run live",
     );
+    limits(settings, file);
+    file.set(
+        "sync",
+        settings.sync.to_string(),
+        "each message is recorded on disk before its final dot",
+    );
+    file.set(
+        "guard",
+        time_text(settings.guard),
+        "how long a batch that was sent is not sent again",
+    );
+}
+
+fn limits(settings: &Settings, file: &mut Lines) {
     file.set(
         "max_workers",
         settings.workers_max.to_string(),
@@ -171,16 +185,6 @@ fn general(settings: &Settings, file: &mut Lines) {
         "min_data_rate",
         settings.data_rate_min.to_string(),
         "bytes per second a server must take",
-    );
-    file.set(
-        "sync",
-        settings.sync.to_string(),
-        "each message is recorded on disk before its final dot",
-    );
-    file.set(
-        "guard",
-        time_text(settings.guard),
-        "how long a batch that was sent is not sent again",
     );
 }
 

@@ -70,22 +70,9 @@ fn deliver_with_panics(
     );
     std::fs::write(&batch, mbox()).unwrap();
     let settings = Settings {
-        relays: vec![Relay {
-            host: sink.address().ip().to_string(),
-            port: sink.address().port(),
-            protocol: Protocol::Smtp,
-            implicit_tls: false,
-            socket: None,
-        }],
-        queues: vec![crate::engine::settings::QueueSettings {
-            name: "b".into(),
-            domains: vec!["b.test".into()],
-            ..Default::default()
-        }],
-        sessions_per_site: 2,
         state: directory.path().join("state"),
         trip,
-        ..Settings::default()
+        ..to_sink(&sink)
     };
     let read = ReadArgs {
         batch: vec![batch],
@@ -110,6 +97,26 @@ fn deliver_with_panics(
         received,
     };
     (outcome, ended)
+}
+
+/// Two queues that send to this receiver.
+fn to_sink(sink: &Sink) -> Settings {
+    Settings {
+        relays: vec![Relay {
+            host: sink.address().ip().to_string(),
+            port: sink.address().port(),
+            protocol: Protocol::Smtp,
+            implicit_tls: false,
+            socket: None,
+        }],
+        queues: vec![crate::engine::settings::QueueSettings {
+            name: "b".into(),
+            domains: vec!["b.test".into()],
+            ..Default::default()
+        }],
+        sessions_per_site: 2,
+        ..Settings::default()
+    }
 }
 
 struct Ended {

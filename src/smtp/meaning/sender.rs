@@ -6,7 +6,8 @@
 //! 2. Google, "Email sender guidelines FAQ": <https://support.google.com/a/answer/14229414>
 //! 3. Microsoft, "Email non-delivery reports and SMTP errors in Exchange Online":
 //!    <https://learn.microsoft.com/exchange/mail-flow-best-practices/non-delivery-reports-in-exchange-online/non-delivery-reports-in-exchange-online>
-//! 4. Microsoft, "Fix NDR error 550 5.7.515 in Outlook.com": <https://support.microsoft.com/outlook/fix-ndr-error-550-5-7-515-in-outlook-com>
+//! 4. Microsoft, "Fix NDR error 550 5.7.515 in Outlook.com":
+//!    <https://support.microsoft.com/outlook/fix-ndr-error-550-5-7-515-in-outlook-com>
 //! 5. listed nowhere: replies of Outlook.com's servers, as many senders quote them; they point to <https://postmaster.live.com>
 //!
 //! Receivers change their codes: one that is not known here only means that the site is not stopped for it.
