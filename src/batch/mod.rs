@@ -14,6 +14,7 @@ mod again;
 mod ahead;
 mod content;
 mod error;
+mod fill;
 mod frame;
 mod index;
 mod inspect;

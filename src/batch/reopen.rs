@@ -13,14 +13,15 @@
 
 use super::addresses::AddressSpool;
 use super::error::BatchError;
+use super::fill::{MessagesHead, SecondPass};
 use super::frame::{Frame, Frames, Parts, VERSION};
 use super::index::{
-    ADDRESSES, END, HAS_KEYS, INDEX, IS_END, Index, KEPT, Known, MESSAGES, MOVED, Moved, Progress,
-    SOURCE, START, START_TEXT, TO_FILE, create_new, if_there, open_kept, open_spool, private, told,
+    ADDRESSES, END, INDEX, IS_END, Index, KEPT, Known, MESSAGES, MOVED, Moved, Progress, SOURCE,
+    START, START_TEXT, TO_FILE, create_new, if_there, open_kept, open_spool, private, told,
 };
 use super::maildir::MaildirFiles;
 use super::options::ReadOptions;
-use super::record::{MESSAGE_BYTES, MessageRecord, RECIPIENT_BYTES, RecipientRecord};
+use super::record::{MessageRecord, RECIPIENT_BYTES, RecipientRecord};
 use super::source::{Location, OPEN_MAX, Place, Source, open_regular};
 use super::store::BatchStore;
 use super::to_file::{Spool, ToFile};
@@ -461,94 +462,6 @@ impl SourceHead {
             name: std::str::from_utf8(parts.text()?).ok()?.to_owned(),
             path: OsStr::from_bytes(parts.text()?).into(),
         })
-    }
-}
-
-/// What stands before the records of a flush.
-struct MessagesHead {
-    first_message: usize,
-    first_recipient: usize,
-    messages: usize,
-    recipients: usize,
-    flags: u32,
-    addresses_end: u64,
-    addresses_hash: u64,
-}
-
-impl MessagesHead {
-    fn read(parts: &mut Parts<'_>) -> Option<MessagesHead> {
-        let mut number = || parts.u32().map(|number| number as usize);
-        Some(MessagesHead {
-            first_message: number()?,
-            first_recipient: number()?,
-            messages: number()?,
-            recipients: number()?,
-            flags: parts.u32()?,
-            addresses_end: parts.u64()?,
-            addresses_hash: parts.u64()?,
-        })
-    }
-
-    fn keys(&self) -> usize {
-        if self.flags & HAS_KEYS != 0 {
-            self.recipients
-        } else {
-            0
-        }
-    }
-}
-
-/// Fills the tables with what the first pass found good.
-struct SecondPass {
-    messages: boxcar::Vec<MessageRecord>,
-    recipients: boxcar::Vec<RecipientRecord>,
-    keys: Vec<u128>,
-    /// The bytes of what was kept.
-    kept_len: u64,
-    /// In the order of messages; of one that was moved twice the last place counts.
-    moved: std::iter::Peekable<std::vec::IntoIter<Moved>>,
-}
-
-impl SecondPass {
-    fn new(mut moved: Vec<Moved>, kept_len: u64) -> SecondPass {
-        moved.sort_by_key(|moved| moved.message); // stable
-        SecondPass {
-            messages: boxcar::Vec::new(),
-            recipients: boxcar::Vec::new(),
-            keys: Vec::new(),
-            kept_len,
-            moved: moved.into_iter().peekable(),
-        }
-    }
-
-    fn take(&mut self, payload: &[u8]) -> Option<()> {
-        let mut parts = Parts(payload);
-        let head = MessagesHead::read(&mut parts)?;
-        let messages = parts.bytes(head.messages * MESSAGE_BYTES)?;
-        // Recipients enter before their messages, as always.
-        for bytes in parts
-            .bytes(head.recipients * RECIPIENT_BYTES)?
-            .as_chunks()
-            .0
-        {
-            self.recipients.push(RecipientRecord::from_bytes(bytes));
-        }
-        for bytes in messages.as_chunks().0 {
-            let mut record = MessageRecord::from_bytes(bytes);
-            let number = self.messages.count() as u32;
-            while let Some(moved) = self.moved.next_if(|moved| moved.message == number) {
-                // Where the copy is cut off, the batch file may still be right.
-                if moved.offset.saturating_add(u64::from(record.length())) <= self.kept_len {
-                    record = record.moved(moved.source, moved.offset);
-                }
-            }
-            self.messages.push(record);
-        }
-        let keys = parts.bytes(head.keys() * size_of::<u128>())?;
-        let keys = keys.as_chunks().0.iter();
-        self.keys
-            .extend(keys.map(|bytes| u128::from_le_bytes(*bytes)));
-        Some(())
     }
 }
 
