@@ -29,7 +29,7 @@ pub enum Found {
 /// Finds or makes the job.
 ///
 /// # Errors
-/// A [`Failure`]: another process works on it, or the state directory cannot be used.
+/// A [`Failure`](crate::cli::exit::Failure): another process works on it, or the state directory cannot be used.
 pub fn job(
     state: &StateDir,
     read: &ReadArgs,

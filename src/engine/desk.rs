@@ -163,6 +163,12 @@ impl Desk {
         Some(run)
     }
 
+    /// True if what is next was tried before and came as far as its recipient.
+    pub fn is_next_again(&self) -> bool {
+        let next = self.runs.iter().find_map(|run| run.waiting.front());
+        next.is_some_and(|envelope| envelope.passage.attempts > 0)
+    }
+
     /// How often the host of what is next has failed before.
     pub fn failures(&self) -> u8 {
         let next = self.runs.iter().find_map(|run| run.waiting.front());

@@ -48,6 +48,8 @@ pub struct Wish<'a> {
     pub holder: (QueueId, WorkerId),
     /// Attempts that failed before: later ones are more patient.
     pub failures: u8,
+    /// What is next was put off by a host of the site before.
+    pub is_again: bool,
 }
 
 /// Opens a session.
@@ -71,6 +73,13 @@ pub fn open(
     {
         places.retain(|place| !shared.hosts.is_dead(place.address, now));
     }
+    if let Some(host) = shared
+        .hosts
+        .who_put_off(wish.site)
+        .filter(|_| wish.is_again)
+    {
+        bring_forward(&mut places, host);
+    }
     let mut last = None;
     for place in places {
         match open_or_without_tls(wish, &place, shared, rng) {
@@ -89,6 +98,13 @@ pub fn open(
         }
     }
     Err(last.unwrap_or_else(nowhere))
+}
+
+/// Puts a host first, if it is there; the others keep their order.
+fn bring_forward(places: &mut [MxAddress], host: IpAddr) {
+    if let Some(at) = places.iter().position(|place| place.address == host) {
+        places[..=at].rotate_right(1);
+    }
 }
 
 /// Opens a session with one host. If its handshakes have failed for long enough by now, and TLS is no must, there is
@@ -330,5 +346,33 @@ fn address_literal(stream: &Socket) -> String {
         Some(IpAddr::V4(ip)) => format!("[{ip}]"),
         Some(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
         None => "[127.0.0.1]".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::hosts::Hosts;
+
+    #[test]
+    fn the_host_that_put_a_recipient_off_is_tried_first_again() {
+        let place = |name: &str, last: u8, preference| MxAddress {
+            host: name.into(),
+            address: IpAddr::from([127, 0, 0, last]),
+            preference,
+        };
+        let hosts = Hosts::default();
+        hosts.put_off(SiteId(1), IpAddr::from([127, 0, 0, 9]));
+        hosts.put_off(SiteId(1), IpAddr::from([127, 0, 0, 3]));
+        assert_eq!(hosts.who_put_off(SiteId(2)), None);
+        let mut places = [place("a", 1, 10), place("b", 2, 10), place("c", 3, 20)];
+        bring_forward(&mut places, hosts.who_put_off(SiteId(1)).unwrap());
+        let names: Vec<&str> = places.iter().map(|place| &*place.host).collect();
+        assert_eq!(names, ["c", "a", "b"]);
+        bring_forward(&mut places, IpAddr::from([127, 0, 0, 9]));
+        assert_eq!(
+            &*places[0].host, "c",
+            "an address that is gone changes nothing"
+        );
     }
 }

@@ -18,13 +18,17 @@
 //! same five minutes, of each message; it has no memory of hosts that all deliveries share.) After an hour in clear TLS is
 //! tried again.
 //!
-//! Touched a few times a session, never for a message.
+//! **Greylists.** What a host has put off at RCPT it will know when it is tried again; another host of the site may not, and the
+//! wait would begin anew. So a session for mail that was put off is opened with that host first, whatever its preference.
+//!
+//! Touched a few times a session, and for each recipient that is put off; never for a message that is taken.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::mail::SiteId;
 use crate::smtp::Pipelining;
 
 const DEAD_SECS_MIN: u64 = 60;
@@ -36,6 +40,8 @@ const CLEAR_MAX: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 pub struct Hosts {
     known: Mutex<HashMap<IpAddr, Host>>,
+    /// Of each site the host that put a recipient off last.
+    put_off: Mutex<HashMap<SiteId, IpAddr>>,
 }
 
 /// What is known of one address.
@@ -83,6 +89,18 @@ impl Hosts {
             known.failures += 1;
             known.dead_until = Some(now + Duration::from_secs(secs).mul_f64(0.75 + 0.5 * jitter));
         });
+    }
+
+    /// A host of the site has put a recipient off, as a greylist does: it is the one that will know him again.
+    pub fn put_off(&self, site: SiteId, host: IpAddr) {
+        let mut put_off = self.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+        put_off.insert(site, host);
+    }
+
+    /// The host of the site that put a recipient off last.
+    pub fn who_put_off(&self, site: SiteId) -> Option<IpAddr> {
+        let put_off = self.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+        put_off.get(&site).copied()
     }
 
     /// The address took a connection.

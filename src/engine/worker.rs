@@ -25,7 +25,7 @@ use super::session::{Session, Turn};
 use super::shared::Shared;
 use super::teller::Teller;
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{DestinationId, Envelope, QueueId, Scope, SiteId, Status, Verdict, WorkerId};
 use crate::queue::event::Event;
 use crate::smtp::transaction::{RecipientEnd, TransactionEnd};
 
@@ -169,6 +169,7 @@ impl Worker {
             exchange,
             holder: (self.queue, self.id),
             failures: self.desk.failures(),
+            is_again: self.desk.is_next_again(),
         };
         match dial::open(&wish, &self.shared, &mut self.rng) {
             Ok(session) => {
@@ -376,6 +377,12 @@ impl Worker {
 
     fn end(&mut self, envelope: Envelope, verdict: Verdict, via: &Via, began: Instant) {
         self.desk.end(envelope, &verdict);
+        if verdict.status == Status::Deferred
+            && verdict.scope == Scope::Recipient
+            && let (Some(ip), Some(session)) = (via.ip, &self.session)
+        {
+            self.shared.hosts.put_off(session.site, ip);
+        }
         self.teller.add(&Attempt {
             recipient: envelope.recipient,
             passage: envelope.passage.after(&verdict),

@@ -1,7 +1,7 @@
 //! Segments of the journal, read again: what they say of each recipient, on top of what the database says.
 //!
 //! [`Segments`] holds the bytes of some segments, in order, and finds which record touches whom. [`Line`] is what comes of
-//! one recipient: its standing, and where the record is that tells the details. [`recover`] is the short form for all
+//! one recipient: its standing, and where the record is that tells the details. `recover` is the short form for all
 //! recipients of a job at once, which keeps nothing but standings. Both go by the rules of `standing`.
 //!
 //! A segment belongs to one run: its first record says which. An intent that is open when a segment of a later run begins was

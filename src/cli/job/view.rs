@@ -35,7 +35,7 @@ impl View {
     /// Looks at the job with this card.
     ///
     /// # Errors
-    /// A [`Failure`]: its files cannot be read.
+    /// A [`Failure`](crate::cli::exit::Failure): its files cannot be read.
     pub fn open(state: &StateDir, card: JobCard) -> Result<View> {
         let running = state.holder(&card.id).map_err(failure)?;
         View::open_with(state, card, running)
@@ -44,7 +44,7 @@ impl View {
     /// The same for a job that is held by us: nobody else works on it.
     ///
     /// # Errors
-    /// A [`Failure`]: its files cannot be read.
+    /// A [`Failure`](crate::cli::exit::Failure): its files cannot be read.
     pub fn open_held(state: &StateDir, card: JobCard) -> Result<View> {
         BatchStore::sweep(&state.job_dir(&card.id));
         View::open_with(state, card, None)
@@ -79,7 +79,7 @@ impl View {
     /// sent to right now is queued for who asks.
     ///
     /// # Errors
-    /// A [`Failure`]: the ledger cannot be read.
+    /// A [`Failure`](crate::cli::exit::Failure): the ledger cannot be read.
     pub fn each(&self, mut f: impl FnMut(MessageNo, RecipientNo, &Outcome)) -> Result<()> {
         let count = self.store.recipient_count() as u32;
         let mut message = 0;
@@ -119,7 +119,7 @@ impl View {
     /// How many recipients stand at each status, in the order of [`Status::ALL`].
     ///
     /// # Errors
-    /// A [`Failure`]: the ledger cannot be read.
+    /// A [`Failure`](crate::cli::exit::Failure): the ledger cannot be read.
     pub fn counts(&self) -> Result<[u64; Status::ALL.len()]> {
         let mut counts = [0; Status::ALL.len()];
         self.each(|_, _, outcome| {
@@ -154,7 +154,7 @@ impl View {
 /// How the batch of a job was read.
 ///
 /// # Errors
-/// A [`Failure`]: the card's flags are wrong.
+/// A [`Failure`](crate::cli::exit::Failure): the card's flags are wrong.
 pub fn options(flags: &JobFlags, card: &JobCard, dir: &Path) -> Result<ReadOptions> {
     Ok(ReadOptions {
         date: card.date.clone(),
