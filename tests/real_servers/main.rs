@@ -34,6 +34,12 @@ fn newsletter_by_mx_look_up(server: &Server, offers_utf8: bool) -> Option<Vec<Ro
     } else {
         "200"
     };
+    // Debian's OpenSMTPD offers TLS that it cannot do; without this each host would be waited for (see tls.rs).
+    let tls = if server.name == "OPENSMTPD" {
+        "none"
+    } else {
+        "may"
+    };
     let run = send(
         &["fixtures/newsletter.mbox"],
         &[
@@ -44,6 +50,8 @@ fn newsletter_by_mx_look_up(server: &Server, offers_utf8: bool) -> Option<Vec<Ro
             "--allow-loopback",
             "--max-workers",
             workers,
+            "--tls",
+            tls,
         ],
     );
 
