@@ -44,7 +44,7 @@ pub(super) fn reopen(options: ReadOptions, dir: &Path) -> Result<BatchStore, Bat
     let (file, addresses) = (open(INDEX)?, open(ADDRESSES)?);
     let name = dir.join(INDEX).to_string_lossy().into_owned();
     let failed = |error: io::Error| BatchError::read(&name, &error);
-    let tables = read_tables(dir, &file, &addresses, false)?;
+    let mut tables = read_tables(dir, &file, &addresses, false)?;
     // The caller holds the job's lock: nobody else writes.
     file.set_len(tables.progress.at)
         .and_then(|()| addresses.set_len(tables.addresses_end))
@@ -53,24 +53,14 @@ pub(super) fn reopen(options: ReadOptions, dir: &Path) -> Result<BatchStore, Bat
         is_reopened: true,
         sources: tables.progress.sources,
         messages: tables.progress.messages,
-        keys: Mutex::new(tables.keys),
+        keys: Mutex::new(std::mem::take(&mut tables.keys)),
         cut: tables.index_len - tables.progress.at,
     };
     let index = Index::new(dir, file, tables.progress, known);
     if tables.progress.at == 0 {
         index.begin().map_err(failed)?;
     }
-    Ok(BatchStore {
-        addresses: AddressSpool::of_job(addresses, tables.addresses_end),
-        options,
-        sources: tables.sources,
-        messages: tables.messages,
-        recipients: tables.recipients,
-        to_files: tables.to_files,
-        index: Some(index),
-        is_ended: AtomicBool::new(tables.progress.is_ended),
-        reading_on: Mutex::default(),
-    })
+    Ok(tables.into_store(options, addresses, Some(index)))
 }
 
 /// Reads the batch of the job in `dir`, which another process may be writing, and leaves all of it as it is.
@@ -82,17 +72,7 @@ pub(super) fn look(options: ReadOptions, dir: &Path) -> Result<BatchStore, Batch
     let open = |name| open_table(dir, name, OpenOptions::new().read(true));
     let (file, addresses) = (open(INDEX)?, open(ADDRESSES)?);
     let tables = read_tables(dir, &file, &addresses, true)?;
-    Ok(BatchStore {
-        addresses: AddressSpool::of_job(addresses, tables.addresses_end),
-        options,
-        sources: tables.sources,
-        messages: tables.messages,
-        recipients: tables.recipients,
-        to_files: tables.to_files,
-        index: None,
-        is_ended: AtomicBool::new(tables.progress.is_ended),
-        reading_on: Mutex::default(),
-    })
+    Ok(tables.into_store(options, addresses, None))
 }
 
 /// Removes the copies that looks at a job were made in once, and that stayed where one was killed. What cannot be removed is in
@@ -117,6 +97,23 @@ struct Tables {
     messages: boxcar::Vec<MessageRecord>,
     recipients: boxcar::Vec<RecipientRecord>,
     keys: Vec<u128>,
+}
+
+impl Tables {
+    /// A batch of these tables. Without an index nothing can be added to it.
+    fn into_store(self, options: ReadOptions, addresses: File, index: Option<Index>) -> BatchStore {
+        BatchStore {
+            addresses: AddressSpool::of_job(addresses, self.addresses_end),
+            options,
+            sources: self.sources,
+            messages: self.messages,
+            recipients: self.recipients,
+            to_files: self.to_files,
+            index,
+            is_ended: AtomicBool::new(self.progress.is_ended),
+            reading_on: Mutex::default(),
+        }
+    }
 }
 
 fn read_tables(

@@ -116,6 +116,17 @@ impl Finder {
         let by_hosts = self.routes.queue_of_hosts(hosts);
         let queue = by_hosts.filter(|_| asker == QueueId::GENERAL);
         let tls = self.policies.of(destination, queue.unwrap_or(asker));
+        Ok(self.found(plan, relays, tls, queue))
+    }
+
+    /// These hosts, or relays, under this policy, as a site and the way to it.
+    fn found(
+        &self,
+        plan: MxPlan,
+        relays: Vec<Relay>,
+        tls: TlsPolicy,
+        queue: Option<QueueId>,
+    ) -> Found {
         let key = (Arc::clone(&plan.site), policy_among(&relays, tls));
         let exchange = Exchange {
             plan,
@@ -123,11 +134,11 @@ impl Finder {
             relays,
             tls,
         };
-        Ok(Found {
+        Found {
             site: self.site(key),
             exchange,
             queue,
-        })
+        }
     }
 
     /// The exchange for the mail of the queue `asker` to a destination whose own hosts do not take it: the fallback relays,
@@ -143,18 +154,7 @@ impl Finder {
             false => DnsFailure::ServerFailed(error.to_string()),
         })?;
         let tls = self.policies.of(destination, asker);
-        let key = (Arc::clone(&plan.site), policy_among(&relays, tls));
-        let exchange = Exchange {
-            plan,
-            port: self.port,
-            relays,
-            tls,
-        };
-        Ok(Found {
-            site: self.site(key),
-            exchange,
-            queue: None,
-        })
+        Ok(self.found(plan, relays, tls, None))
     }
 
     /// Whom a failure to find the way to `destination` is about: it, or the relays that take its mail.

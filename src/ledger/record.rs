@@ -34,6 +34,7 @@ pub(super) const INTENT: u8 = 1;
 pub(super) const ATTEMPT: u8 = 2;
 pub(super) const LEFT: u8 = 3;
 
+/// By their numbers in files that are on disk: what is new comes last, whatever the order elsewhere.
 pub(super) const SCOPES: [Scope; 7] = [
     Scope::Local,
     Scope::Domain,
@@ -44,6 +45,7 @@ pub(super) const SCOPES: [Scope; 7] = [
     Scope::Recipient,
 ];
 
+/// The same of stages. Not [`Stage::ALL`], whose order is free to change.
 pub(super) const STAGES: [Stage; 14] = [
     Stage::Batch,
     Stage::Dns,

@@ -207,8 +207,15 @@ proptest! {
         let (_, from_file) = read_all(paths(&[&path]), wanted.clone()).unwrap();
         let (inputs, _) = stream(bytes.chunks(piece_len).map(<[u8]>::to_vec).collect());
         let (_, from_stream) = read_all(inputs, wanted).unwrap();
-        prop_assert_eq!(recipients(&from_file), recipients(&from_stream));
-        prop_assert!(!from_file.is_empty());
+        let (mut in_file, mut in_stream) = (recipients(&from_file), recipients(&from_stream));
+        prop_assert!(!in_file.is_empty());
+        // A file may end within a line. Of a stream that does so nobody knows whether it was cut off.
+        if !bytes.ends_with(b"\n") {
+            let (last, same) = (in_stream.pop().unwrap_or_default(), in_file.pop().unwrap_or_default());
+            let is_cut = last.concat().contains("ends here, within a line");
+            prop_assert!(is_cut || last == same, "{:?}", last);
+        }
+        prop_assert_eq!(in_file, in_stream);
     }
 }
 
