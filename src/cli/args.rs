@@ -296,6 +296,23 @@ pub struct RehearseArgs {
     /// Misbehaviour of the embedded receivers, as for `mailer sink` (repeatable)
     #[arg(long, value_name = "RULE")]
     pub rule: Vec<String>,
+    /// What the embedded receivers enforce.
+    #[command(flatten, next_help_heading = "Receivers")]
+    pub limits: ReceiverArgs,
+}
+
+/// What a receiver enforces: the client learns of it by replies.
+#[derive(Args, Debug)]
+pub struct ReceiverArgs {
+    /// Greet more than N sessions at once at one address with 421
+    #[arg(long, value_name = "N")]
+    pub refuse_sessions: Option<u64>,
+    /// Answer with 421 after N messages in one session
+    #[arg(long, value_name = "N")]
+    pub refuse_messages: Option<u64>,
+    /// Put off each recipient with 451 until TIME after the first attempt
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub greylist: Option<Duration>,
 }
 
 /// `mailer inspect`.
@@ -324,7 +341,10 @@ pub struct SinkArgs {
     /// Misbehaviour, e.g. 'domain=slow.test stage=rcpt delay=5s' (repeatable)
     #[arg(long, value_name = "RULE")]
     pub rule: Vec<String>,
-    /// Delay each reply
+    /// What it enforces.
+    #[command(flatten)]
+    pub limits: ReceiverArgs,
+    /// Delay each flight of replies: a simulated round trip
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub latency: Option<Duration>,
     /// Offer STARTTLS with a certificate made on the spot for these names [default: sink.test]
