@@ -118,13 +118,13 @@ def require(condition, what, run=None):
         sys.exit("bench: %s%s" % (what, "\nstatus %d: %s" % (run.status, run.stderr[-2000:]) if run else ""))
 
 
-def send(place, batch, sink, flags=()):
-    """One `mailer send` with a state directory of its own; returns the measurement and the report's rows."""
+def send(place, batch, sink, flags=(), state=None):
+    """One `mailer send`, with a state directory of its own if none is given; returns the measurement and the report's rows."""
     report = place / "report.csv"
     report.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=place) as state:
+    with tempfile.TemporaryDirectory(dir=place) as own:
         run = Measured([MAILER, "send", batch, "--dns", "127.0.0.1:%d" % sink.dns, "--port", sink.port, "--allow-loopback",
-                        "--hello", "client.test", "--state", state, "--report", report, "--quiet", *flags])
+                        "--hello", "client.test", "--state", state or own, "--report", report, "--quiet", *flags])
     require(report.exists(), "no report", run)
     with open(report, encoding="utf-8", newline="") as rows:
         return run, list(csv.DictReader(rows))
