@@ -6,10 +6,13 @@
 //! queue's. One pattern in two queues is an error, since a specific queue handles only its own domains.
 //!
 //! [`Interner`] numbers the domains of a batch, [`clones`] groups the recipients of a message by destination: one clone
-//! per destination, each a run of envelopes that refer to the one message.
+//! per destination, each a run of envelopes that refer to the one message. Which MX hosts belong to which large provider is
+//! known by [`providers`].
 //!
 //! INVARIANTS: a domain has one number, and one queue by name; a look-up costs one hash per label, whatever the number of
 //! patterns. No I/O: the configuration is read elsewhere.
+
+pub mod providers;
 
 use std::collections::HashMap;
 use std::fmt;
