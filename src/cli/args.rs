@@ -59,6 +59,10 @@ pub enum Command {
     Cancel(CancelArgs),
     /// Forget jobs that were finished or cancelled long ago
     Purge(PurgeArgs),
+    /// Show how mail for a domain would be sent: queue, servers, policy, limits, and how much an hour; nothing is sent
+    Explain(ExplainArgs),
+    /// Show or forget what is remembered of receivers from run to run
+    Hosts(HostsArgs),
     /// Run the test receiver by itself: an SMTP server, and a DNS server that leads to it
     Sink(SinkArgs),
     /// Show every configuration key with its value in force
@@ -208,6 +212,9 @@ pub struct DeliveryArgs {
     /// Record each message on disk before its final dot leaves: survives a loss of power, costs speed
     #[arg(long)]
     pub sync: bool,
+    /// Neither use what earlier runs have learned of receivers, nor keep what this one learns
+    #[arg(long)]
+    pub no_memory: bool,
     /// A journal of this length is folded: no flag or key leads here, but a job's card does, in tests of what a crash
     /// leaves of a fold.
     #[arg(skip)]
@@ -352,6 +359,37 @@ pub struct SinkArgs {
     /// Write the statistics as JSON to FILE at the end ('-' is standard output)
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
+}
+
+/// `mailer explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// Domains, or addresses of recipients
+    #[arg(value_name = "DOMAIN", required = true)]
+    pub domain: Vec<String>,
+    /// One JSON object a domain
+    #[arg(long)]
+    pub json: bool,
+    /// The same flags as for `send`: what they change shows in the result
+    #[command(flatten, next_help_heading = "Delivery")]
+    pub delivery: DeliveryArgs,
+}
+
+/// `mailer hosts`.
+#[derive(Args, Debug)]
+pub struct HostsArgs {
+    /// Only these: a provider, an MX host, a domain whose hosts have that name, or an address [default: all]
+    #[arg(value_name = "NAME")]
+    pub name: Vec<String>,
+    /// One JSON object a row
+    #[arg(long)]
+    pub json: bool,
+    /// Forget what is remembered of NAME (repeatable); 'all' is everything
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "json"])]
+    pub forget: Vec<String>,
+    /// Where the memory is.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// `mailer config`.

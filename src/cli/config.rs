@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,9 +17,11 @@ use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
 use crate::ledger::record::are_kept;
 
+mod providers;
 mod relay;
 mod show;
 
+use providers::providers;
 use relay::{credentials, dsn, identity, relays};
 use show::show;
 pub use show::to_toml;
@@ -52,6 +55,8 @@ struct File {
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
+    providers: Option<PathBuf>,
+    memory: Option<bool>,
     sync: Option<bool>,
     guard: Option<Time>,
     timeouts: Option<TimeoutKeys>,
@@ -173,15 +178,18 @@ fn read(path: &Path) -> Result<File> {
     parse(&text, &path.display().to_string())
 }
 
+/// Line and column of a byte, both with a colon behind them.
+fn place_in(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+    format!("{line}:{column}:")
+}
+
 fn parse(text: &str, name: &str) -> Result<File> {
     toml::from_str(text).map_err(|error| {
-        let before = &text[..error.span().map_or(0, |span| span.start)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-        let failure = Failure::new(
-            Exit::Config,
-            format!("{name}:{line}:{column}: {}", error.message()),
-        );
+        let place = place_in(text, error.span().map_or(0, |span| span.start));
+        let failure = Failure::new(Exit::Config, format!("{name}:{place} {}", error.message()));
         match nearest_key(error.message()) {
             Some(key) => failure.hint(format!(
                 "did you mean `{key}`? `mailer config` lists all keys"
@@ -218,6 +226,11 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
 
 fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     apply_relay_keys(settings, &mut file)?;
+    if let Some(path) = file.providers.take() {
+        settings.providers = Arc::new(providers(&path)?);
+        settings.providers_file = Some(path);
+    }
+    set(&mut settings.memory, file.memory);
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);
     set(&mut settings.data_rate_min, file.min_data_rate);
@@ -372,6 +385,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
         flags.in_doubt.map(InDoubtMode::policy),
     );
     settings.sync |= flags.sync;
+    settings.memory &= !flags.no_memory;
     if let Some(limit) = flags.timeout {
         settings.timeouts.cap(limit);
     }

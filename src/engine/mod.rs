@@ -8,7 +8,7 @@
 //! | `queue` | a queue's thread: an actor around its dispatcher |
 //! | `worker`, `desk`, `teller`, `parcel` | a worker's thread; the envelopes it answers for; the attempts it tells; the message it sends |
 //! | `dial`, `session` | opening a session; the blocking driver of one |
-//! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
+//! | `hosts`, `memory`, `reach` | what is known of hosts; what other runs knew and will know; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
 //! | `limits` | how many workers this machine has room for |
@@ -26,6 +26,7 @@ pub mod dial;
 pub mod guard;
 pub mod hosts;
 pub mod limits;
+pub mod memory;
 pub mod parcel;
 mod parts;
 pub mod past;

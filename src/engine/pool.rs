@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::guard::Watch;
+use super::memory::Memory;
 use super::queue::{Inbox, Question};
-use super::resolve::{Exchange, Finder};
+use super::resolve::{Exchange, Finder, Found};
 use super::router::DestinationNames;
 use super::run::stop_all;
 use super::shared::Shared;
@@ -46,6 +47,8 @@ pub struct Pool {
     pub inboxes: Vec<Sender<Inbox>>,
     /// What all threads of the run share.
     pub shared: Arc<Shared>,
+    /// What earlier runs knew.
+    pub memory: Arc<Memory>,
     /// Set when no name server answers at all.
     pub no_dns: Arc<AtomicBool>,
     /// What is to be looked up.
@@ -136,6 +139,7 @@ impl Pool {
         };
         match found {
             Ok(found) => {
+                self.introduce(&found);
                 let ttl = found.exchange.plan.ttl.max(Duration::from_secs(1));
                 Resolution::Known {
                     route: Route {
@@ -158,6 +162,27 @@ impl Pool {
                 }
             }
         }
+    }
+}
+
+impl Pool {
+    /// Whoever is told of a site or an address knows what earlier runs knew of it.
+    fn introduce(&self, found: &Found) {
+        found.meet(|| {
+            self.memory.meet(found.site, &found.key);
+        });
+        // Behind the addresses of a relay on a socket there is no host.
+        if found
+            .exchange
+            .relays
+            .iter()
+            .any(|relay| relay.socket.is_some())
+        {
+            return;
+        }
+        let hosts = found.exchange.plan.hosts.iter();
+        let addresses = hosts.flat_map(|host| host.addresses.iter().copied());
+        self.memory.recall(addresses, &self.shared.hosts);
     }
 }
 

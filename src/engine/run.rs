@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use super::book::{self, Book, Entry};
 use super::guard::{Breakdown, Watch};
 use super::limits;
+use super::memory::{self, Memory};
 use super::parts;
 use super::past::Past;
 use super::permits::SharedPermits;
@@ -30,6 +31,7 @@ use super::shared::Shared;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
+use crate::hosts::{HostStore, HostsError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::mail::QueueId;
 use crate::net::{self, Tls, TlsError};
@@ -67,6 +69,8 @@ pub struct Work {
     pub ledger: Ledger,
     /// Standard input or a pipe is being read: more may be long in coming.
     pub is_live: bool,
+    /// What earlier runs have learned of receivers, and where this one keeps what it learns; `None`: it does without.
+    pub memory: Option<HostStore>,
 }
 
 /// A run under way.
@@ -81,6 +85,7 @@ pub struct Running {
     intake: JoinHandle<Option<ReadEnd>>,
     is_live: bool,
     keeper: Keeper,
+    memory: memory::Keeper,
     router: JoinHandle<()>,
     queues: Vec<JoinHandle<()>>,
     over: Receiver<()>,
@@ -106,6 +111,8 @@ pub struct RunEnd {
     pub breakdown: Option<Breakdown>,
     /// The worker that panicked and was replaced, if one was: what it was sending is in doubt.
     pub forgiven: Option<Breakdown>,
+    /// Why what was learned of receivers is not kept, if it is not.
+    pub memory_trouble: Option<HostsError>,
 }
 
 /// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
@@ -127,6 +134,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         store,
         ledger,
         is_live,
+        memory: store_of_hosts,
     } = work;
     check_sources(&settings)?;
     let room = limits::room(&limits::look());
@@ -148,6 +156,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let (questions, asked) = unbounded();
     let permits = parts::permit_table(&shared.settings);
     let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
+    let (memory, memory_keeper) = remember(store_of_hosts, &shared)?;
     let ways = Ways {
         questions,
         names: router.names(),
@@ -161,6 +170,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         names: router.names(),
         inboxes: inboxes.clone(),
         shared: Arc::clone(&shared),
+        memory,
         no_dns: Arc::clone(&no_dns),
         asked,
         watch: watch.clone(),
@@ -186,6 +196,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         intake,
         is_live,
         keeper,
+        memory: memory_keeper,
         router,
         queues,
         over,
@@ -204,6 +215,15 @@ fn share(
     Ok(Arc::new(Shared::new(settings, tls, store, book, gauges)))
 }
 
+/// The memory of hosts, and its thread.
+fn remember(
+    store: Option<HostStore>,
+    shared: &Arc<Shared>,
+) -> Result<(Arc<Memory>, memory::Keeper), StartError> {
+    let learned = Box::new(|_| Vec::new());
+    Memory::start(store, Arc::clone(shared), learned).map_err(StartError::Thread)
+}
+
 fn finder(
     settings: &Settings,
     routes: &Arc<RouteTable>,
@@ -215,6 +235,7 @@ fn finder(
         settings.port,
         Arc::clone(routes),
         Arc::clone(policies),
+        Arc::clone(&settings.providers),
     ))
 }
 
@@ -417,6 +438,7 @@ impl Running {
             stopped_sites: self.shared.stops.from(0),
             breakdown,
             forgiven: self.shared.forgiven().cloned(),
+            memory_trouble: self.memory.end(),
         }
     }
 }

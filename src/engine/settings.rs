@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::net::TlsFiles;
 use crate::retry::InDoubt;
+use crate::route::providers::Providers;
 use crate::smtp::settings::BDAT_BYTES_MAX;
 use crate::smtp::{Credentials, Dsn, Protocol, TlsPolicy};
 
@@ -86,6 +87,12 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Begin no new transaction after this time, if it was asked for; the default of `retry.run_for` ends retries only.
     pub stop_after: Option<Duration>,
+    /// What is known of large providers.
+    pub providers: Arc<Providers>,
+    /// The file of the user's that is in it.
+    pub providers_file: Option<PathBuf>,
+    /// What is learned of receivers is kept for the next run.
+    pub memory: bool,
     /// The specific queues, by the order of the configuration.
     pub queues: Vec<QueueSettings>,
     /// Nothing, but in tests of what becomes of a run whose threads fail: no flag, key or variable leads here.
@@ -239,6 +246,9 @@ impl Default for Settings {
             sync: false,
             segment_bytes: 16 * 1024 * 1024,
             stop_after: None,
+            providers: Providers::built_in(),
+            providers_file: None,
+            memory: true,
             queues: Vec::new(),
             trip: Trip::default(),
         }

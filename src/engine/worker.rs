@@ -60,6 +60,8 @@ pub struct Worker {
     other_session: Option<(SiteId, Arc<Exchange>)>,
     /// It is recorded that the content of the transaction under way leaves.
     is_intended: bool,
+    /// The server has said, in words that are known of it, that it takes no more in this session.
+    is_session_full: bool,
     rng: fastrand::Rng,
 }
 
@@ -87,6 +89,7 @@ impl Worker {
             next: Parcel::default(),
             other_session: None,
             is_intended: false,
+            is_session_full: false,
             rng: fastrand::Rng::new(),
         }
     }
@@ -124,7 +127,7 @@ impl Worker {
         }
         let mut begun = !self.shared.is_stopping() && self.begin_next();
         while begun {
-            self.transact();
+            self.transact(exchange);
             let goes_on = !self.is_sender_refused();
             self.finish_first_of_two();
             begun = !self.parcel.is_empty() || goes_on && self.may_begin() && self.begin_next();
@@ -195,19 +198,22 @@ impl Worker {
 
     fn is_session_fit(&mut self, was_idle: bool) -> bool {
         let age_max = self.shared.settings.session_age_max;
-        self.session
-            .as_mut()
-            .is_some_and(|session| session.is_fit(was_idle, age_max))
+        !self.is_session_full
+            && self
+                .session
+                .as_mut()
+                .is_some_and(|session| session.is_fit(was_idle, age_max))
     }
 
     fn drop_session(&mut self) -> Option<SiteId> {
+        self.is_session_full = false;
         let session = self.session.take()?;
         if let Some(ip) = session.ip {
             if let Some(level) = session.suspected_level() {
-                self.shared.hosts.suspect(ip, level);
+                self.shared.hosts.suspect(ip, level, Instant::now());
             }
             if session.is_chunking_suspect() {
-                self.shared.hosts.chunking_failed(ip);
+                self.shared.hosts.chunking_failed(ip, Instant::now());
             }
         }
         let site = session.site;
@@ -264,7 +270,7 @@ impl Worker {
 
     /// Drives the transaction under way to its end, and with it the beginning of the next, if that one can be given
     /// ahead: then `parcel` holds the next one afterwards, else nothing.
-    fn transact(&mut self) {
+    fn transact(&mut self, exchange: &Exchange) {
         while let Some(session) = &mut self.session {
             // What left with the dot of the message before is no transaction that was under way: it is not ended, but
             // taken back, and goes untried to its queue.
@@ -274,7 +280,7 @@ impl Worker {
             match session.turn() {
                 Turn::Body => self.send_body(),
                 Turn::Done(end) => {
-                    self.settle(end);
+                    self.settle(end, exchange);
                     std::mem::swap(&mut self.parcel, &mut self.next);
                     self.next.clear();
                     return;
@@ -350,7 +356,7 @@ impl Worker {
     }
 
     /// The ends of a transaction become attempts, and what was not tried goes back to the run.
-    fn settle(&mut self, end: TransactionEnd) {
+    fn settle(&mut self, end: TransactionEnd, exchange: &Exchange) {
         let parcel = std::mem::take(&mut self.parcel);
         let via = self.way();
         let is_taken = |end: &RecipientEnd| matches!(end, RecipientEnd::Verdict(v) if v.status == Status::Delivered);
@@ -362,7 +368,12 @@ impl Worker {
         let mut untried = Vec::new();
         for (envelope, end) in parcel.envelopes.iter().zip(end.ends) {
             match end {
-                RecipientEnd::Verdict(verdict) => self.end(*envelope, verdict, &via, parcel.began),
+                RecipientEnd::Verdict(mut verdict) => {
+                    // A run given ahead is for the same site, so these words are those of its provider, too.
+                    dial::judge(&mut verdict, exchange, &self.shared);
+                    self.is_session_full |= verdict.scope == Scope::Session;
+                    self.end(*envelope, verdict, &via, parcel.began);
+                }
                 RecipientEnd::Again | RecipientEnd::NotTried => untried.push(*envelope),
             }
         }

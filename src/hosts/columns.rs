@@ -5,8 +5,9 @@
 
 use rusqlite::Row;
 
-use super::row::{AddressRow, LearnedRow, SiteRow};
+use super::row::{AddressRow, SiteRow};
 use super::schema::{level_name, level_named};
+use crate::queue::terms::Learned;
 
 pub(super) const ADDRESS: &str =
     "SELECT ip, level, no_chunking, suspected_ms, failures, dead_until_ms, tls_failed_first_ms,
@@ -83,8 +84,8 @@ pub(super) fn read_site(row: &Row<'_>) -> rusqlite::Result<SiteRow> {
     Ok(SiteRow {
         key: text(row, 0).unwrap_or_default().into(),
         source: text(row, 1).unwrap_or_default().into(),
-        learned: LearnedRow {
-            window: count(row, 2).unwrap_or(1),
+        learned: Learned {
+            window: count(row, 2).unwrap_or(0),
             sessions_ceiling: count(row, 3),
             messages_per_session: count(row, 4),
             rate_per_minute: row.get(5).ok(),

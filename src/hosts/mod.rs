@@ -30,7 +30,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 pub use error::HostsError;
-pub use row::{AddressRow, KEPT_MS, LearnedRow, SiteRow};
+pub use row::{AddressRow, KEPT_MS, SiteRow};
 
 use columns::{
     ADDRESS, INSERT_ADDRESS, INSERT_SITE, SITE, read_address, read_site, write_address, write_site,

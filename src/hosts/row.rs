@@ -10,12 +10,13 @@
 //! | how many sessions had grown, and the rate | 7 days; after one day half of the sessions |
 //! | everything else: limits met, suspicions, capabilities | 30 days |
 //!
-//! INVARIANTS: no figure that is believed is 0 or not finite, whatever a file holds; a clock that was set back makes nothing
+//! INVARIANTS: no limit that is believed is 0 or not finite, whatever a file holds; a clock that was set back makes nothing
 //! older than it is, and nothing valid for longer than the table says.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::queue::terms::Learned;
 use crate::smtp::Pipelining;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -91,19 +92,6 @@ impl AddressRow {
     }
 }
 
-/// What was learned of a site from one of our addresses.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct LearnedRow {
-    /// Sessions that it bore.
-    pub window: u32,
-    /// Sessions that it refuses more than.
-    pub sessions_ceiling: Option<u32>,
-    /// Messages that it takes in one session.
-    pub messages_per_session: Option<u32>,
-    /// Messages a minute that it does not bear more than.
-    pub rate_per_minute: Option<f64>,
-}
-
 /// What is remembered of one site, as one of our addresses sees it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SiteRow {
@@ -112,7 +100,7 @@ pub struct SiteRow {
     /// Our address; empty: the system's choice.
     pub source: Arc<str>,
     /// What was learned.
-    pub learned: LearnedRow,
+    pub learned: Learned,
     /// When that was confirmed last.
     pub learned_ms: i64,
     /// When it was last met.
@@ -135,12 +123,12 @@ impl SiteRow {
             .filter(|rate| rate.is_finite() && *rate > 0.0);
         let age = age(self.learned_ms, now_ms);
         if age > LEARNED_MS {
-            learned.window = 1;
+            learned.window = 0;
             learned.rate_per_minute = None;
         } else if age > DAY_MS {
-            learned.window /= 2;
+            // 0 stays what it means: not known.
+            learned.window = learned.window.div_ceil(2);
         }
-        learned.window = learned.window.max(1);
         self.learned_ms = self.learned_ms.min(now_ms);
         Some(self)
     }
@@ -207,7 +195,7 @@ mod tests {
         SiteRow {
             key: "mx.example.org".into(),
             source: "".into(),
-            learned: LearnedRow {
+            learned: Learned {
                 window: 9,
                 sessions_ceiling: Some(9),
                 messages_per_session: Some(20),
@@ -222,10 +210,10 @@ mod tests {
     fn a_window_is_halved_after_a_day_and_forgotten_after_seven_and_limits_stay() {
         let at = |ms: i64| site().at(NOW + ms).unwrap().learned;
         assert_eq!(at(DAY_MS), site().learned);
-        assert_eq!(at(DAY_MS + 1).window, 4);
-        assert_eq!(at(7 * DAY_MS).window, 4);
+        assert_eq!(at(DAY_MS + 1).window, 5);
+        assert_eq!(at(7 * DAY_MS).window, 5);
         let old = at(7 * DAY_MS + 1);
-        assert_eq!((old.window, old.rate_per_minute), (1, None));
+        assert_eq!((old.window, old.rate_per_minute), (0, None));
         assert_eq!(old.sessions_ceiling, Some(9));
         assert_eq!(old.messages_per_session, Some(20));
         assert_eq!(site().at(NOW + KEPT_MS + 1), None);
@@ -235,14 +223,14 @@ mod tests {
     #[test]
     fn figures_that_would_never_send_are_not_believed() {
         let mut odd = site();
-        odd.learned = LearnedRow {
+        odd.learned = Learned {
             window: 0,
             sessions_ceiling: Some(0),
             messages_per_session: Some(0),
             rate_per_minute: Some(f64::NAN),
         };
         let learned = odd.at(NOW).unwrap().learned;
-        assert_eq!((learned.window, learned.sessions_ceiling), (1, None));
+        assert_eq!((learned.window, learned.sessions_ceiling), (0, None));
         assert_eq!(learned.messages_per_session, None);
         assert_eq!(learned.rate_per_minute, None);
     }

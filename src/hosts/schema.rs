@@ -28,7 +28,7 @@ CREATE TABLE site(
     -- What was learned of a site from one of our addresses.
     key TEXT NOT NULL, -- 'provider NAME', 'relay HOST:PORT', or the names of its MX hosts, in order, with commas
     source TEXT NOT NULL, -- our address; empty: the system's choice
-    window INTEGER NOT NULL, -- sessions that it bore; halved after a day, forgotten after 7
+    window INTEGER NOT NULL, -- sessions that it bore, 0: not known; halved after a day, forgotten after 7
     sessions_ceiling INTEGER, -- sessions that it refuses more than
     messages_per_session INTEGER, -- messages that it takes in one session
     rate_per_minute REAL, -- messages a minute that it does not bear more than; forgotten after 7 days

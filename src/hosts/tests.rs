@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::queue::terms::Learned;
 use crate::smtp::Pipelining;
 
 const NOW: i64 = 1_800_000_000_000;
@@ -38,7 +39,7 @@ fn site(key: &str, source: &str, window: u32) -> SiteRow {
     SiteRow {
         key: key.into(),
         source: source.into(),
-        learned: LearnedRow {
+        learned: Learned {
             window,
             sessions_ceiling: Some(5),
             messages_per_session: None,
@@ -217,7 +218,7 @@ fn rows_that_were_never_written_here_are_passed_over() {
     assert_eq!(addresses, []);
     assert_eq!(
         (sites[0].learned.window, sites[0].learned.sessions_ceiling),
-        (1, None)
+        (0, None)
     );
     assert_eq!(
         (&*sites[0].key, sites[0].learned.rate_per_minute),

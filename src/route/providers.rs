@@ -24,6 +24,7 @@ use serde::Deserialize;
 
 use super::normal_name;
 use crate::mail::{Enhanced, Scope, Stage, Status, Verdict};
+use crate::queue::pace::{Rate, RateError};
 
 /// The data that comes with the program.
 const BUILT_IN: &str = include_str!("providers.toml");
@@ -45,8 +46,8 @@ pub struct Provider {
     pub sessions: Option<u32>,
     /// Messages in one session.
     pub messages_per_session: Option<u32>,
-    /// Messages in a time, as the configuration writes rates.
-    pub rate: Option<String>,
+    /// Messages in a time.
+    pub rate: Option<Rate>,
     /// Mail never goes there in clear.
     pub expects_tls: bool,
     replies: Replies,
@@ -190,13 +191,18 @@ impl Providers {
             return wrong(format!("[{name}]: a limit of 0 would never send"));
         }
         let replies = replies(&name, &keys)?;
+        let rate = keys.rate.as_deref().map(str::parse).transpose();
+        let rate = rate.map_err(|error: RateError| ProvidersError {
+            at: None,
+            message: format!("[{name}]: {error}"),
+        })?;
         let provider = Provider {
             name: name.as_str().into(),
             mx: keys.mx.unwrap_or_default(),
             rolls_up: keys.roll_up.unwrap_or(true),
             sessions: keys.sessions,
             messages_per_session: keys.messages_per_session,
-            rate: keys.rate,
+            rate,
             expects_tls: keys.tls == Some(Expectation::Require),
             replies,
         };

@@ -133,6 +133,18 @@ fn general(settings: &Settings, file: &mut Lines) {
         "where files of a run live",
     );
     limits(settings, file);
+    let providers = settings.providers_file.as_ref();
+    file.set_or(
+        "providers",
+        providers.map(|path| text(&path.display().to_string())),
+        "\"providers.toml\"",
+        "only what comes with the program is known of large providers",
+    );
+    file.set(
+        "memory",
+        settings.memory.to_string(),
+        "what is learned of receivers is kept for the next run",
+    );
     file.set(
         "sync",
         settings.sync.to_string(),

@@ -63,7 +63,8 @@ fn the_figures_are_those_of_the_data_file() {
     assert_eq!(figures("yahoo"), (Some(150), Some(20), false, true));
     assert_eq!(figures("mimecast"), (Some(10), Some(100), false, false));
     assert_eq!(figures("proton"), (None, None, false, true));
-    assert_eq!(all.named("free").unwrap().rate.as_deref(), Some("1/s"));
+    let rate = all.named("free").unwrap().rate;
+    assert_eq!(rate, Some("1/s".parse().unwrap()));
     assert!(all.named("any").is_none());
     assert!(all.iter().count() >= 15);
 }
@@ -166,6 +167,7 @@ fn what_cannot_be_used_says_why() {
         ("[x]\nthrottle = [{ text = \" \" }]\n", "recognised by"),
         ("[x]\nthrottle = [{ enhanced = \"5.7.1\" }]\n", "for now"),
         ("[x]\nthrottle = [{ enhanced = \"4.7\" }]\n", "for now"),
+        ("[x]\nrate = \"fast\"\n", "a rate is written like"),
         ("[x]\ntls = \"verify\"\n", "unknown variant"),
         ("[\"a b\"]\nsessions = 1\n", "no name of a provider"),
         ("[any]\nsessions = 1\n", "replies only"),
