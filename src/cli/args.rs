@@ -370,6 +370,9 @@ pub struct ExplainArgs {
     /// One JSON object a domain
     #[arg(long)]
     pub json: bool,
+    /// How long a message takes [default: 200ms, or the round trip that is remembered if that is longer]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub message_time: Option<Duration>,
     /// The same flags as for `send`: what they change shows in the result
     #[command(flatten, next_help_heading = "Delivery")]
     pub delivery: DeliveryArgs,

@@ -119,10 +119,10 @@ pub fn deliver(
 
 /// The memory of hosts, if it is wanted. Whatever is wrong with it is said, and no reason not to send.
 fn open_memory(settings: &Settings) -> Option<HostStore> {
-    let opened = settings
-        .memory
-        .then(|| HostStore::open(&settings.state))
-        .unwrap_or_default();
+    if !settings.memory {
+        return None;
+    }
+    let opened = HostStore::open(&settings.state);
     if let Some(warning) = opened.warning {
         say::complain(warning);
     }
@@ -264,7 +264,8 @@ fn note(job: &mut Job, facts: &Facts, exit: Exit) {
     }
 }
 
-fn start_failure(error: StartError) -> anyhow::Error {
+/// Why nothing can be started, as the program says it.
+pub fn start_failure(error: StartError) -> anyhow::Error {
     match error {
         StartError::Resolver(text) => Failure::new(Exit::Network, format!("no resolver: {text}"))
             .hint("name a server with --dns ADDR:PORT"),

@@ -231,7 +231,8 @@ fn ahead(level: Pipelining) -> &'static str {
     }
 }
 
-fn time(ms: i64) -> String {
+/// A time for people and programs, in whole seconds.
+pub fn time(ms: i64) -> String {
     let at = jiff::Timestamp::from_second(ms.div_euclid(1000));
     at.map_or_else(|_| "-".to_owned(), |at| at.to_string())
 }

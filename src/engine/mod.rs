@@ -16,6 +16,7 @@
 //! | `guard` | what becomes of the run if a thread panics |
 //! | `parts` | what settings become |
 //! | `settings`, `status` | what a run is told; what is seen of it |
+//! | `explain` | how mail for a domain would be sent |
 //!
 //! INVARIANTS: no lock is held over I/O; nobody but a worker blocks on a mail server's socket; absent: printing,
 //! argument parsing, knowledge of SMTP beyond "await, send body, done".
@@ -23,6 +24,7 @@
 pub mod book;
 pub mod desk;
 pub mod dial;
+pub mod explain;
 pub mod guard;
 pub mod hosts;
 pub mod limits;

@@ -2,9 +2,10 @@
 //!
 //! Nothing is started here, and nothing of the mail is known. What contradicts itself is a [`StartError`].
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::resolve::{Means, Policies};
+use super::resolve::{Finder, Means, Policies};
 use super::run::StartError;
 use super::settings::{DomainSettings, QueueSettings, Settings};
 use crate::dns::{Resolver, ResolverSettings};
@@ -47,6 +48,22 @@ pub(super) fn means(settings: &Settings) -> Result<Means, StartError> {
     resolver
         .map(|resolver| Means::Dns(Box::new(resolver)))
         .map_err(|error| StartError::Resolver(error.to_string()))
+}
+
+/// What finds exchanges and names sites.
+pub(super) fn finder(
+    settings: &Settings,
+    routes: &Arc<RouteTable>,
+    policies: &Arc<Policies>,
+) -> Result<Finder, StartError> {
+    Ok(Finder::new(
+        means(settings)?,
+        settings.fallback.clone(),
+        settings.port,
+        Arc::clone(routes),
+        Arc::clone(policies),
+        Arc::clone(&settings.providers),
+    ))
 }
 
 /// Who is protected how.

@@ -24,7 +24,6 @@ use super::past::Past;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
-use super::resolve::{Finder, Policies};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
 use super::shared::Shared;
@@ -142,7 +141,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let past = Past::of(&ledger, &store, &settings);
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
-    let finder = finder(&settings, &routes, &policies)?;
+    let finder = parts::finder(&settings, &routes, &policies)?;
     let names = parts::queue_names(&routes);
     let (to_ledger, entries) = unbounded();
     let book = Book::new(to_ledger, ledger.journal());
@@ -222,21 +221,6 @@ fn remember(
 ) -> Result<(Arc<Memory>, memory::Keeper), StartError> {
     let learned = Box::new(|_| Vec::new());
     Memory::start(store, Arc::clone(shared), learned).map_err(StartError::Thread)
-}
-
-fn finder(
-    settings: &Settings,
-    routes: &Arc<RouteTable>,
-    policies: &Arc<Policies>,
-) -> Result<Finder, StartError> {
-    Ok(Finder::new(
-        parts::means(settings)?,
-        settings.fallback.clone(),
-        settings.port,
-        Arc::clone(routes),
-        Arc::clone(policies),
-        Arc::clone(&settings.providers),
-    ))
 }
 
 fn check_sources(settings: &Settings) -> Result<(), StartError> {

@@ -165,11 +165,9 @@ impl fmt::Display for Capabilities {
             (self.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
             (self.auth != AuthMechanisms::default(), "AUTH"),
         ];
-        words.extend(
-            offered
-                .iter()
-                .filter_map(|(is_offered, word)| is_offered.then(|| (*word).to_owned())),
-        );
+        for (_, word) in offered.iter().filter(|(is_offered, _)| *is_offered) {
+            words.push((*word).to_owned());
+        }
         if self.size {
             let max = self.size_max.map(|max| format!("={max}"));
             words.push(format!("SIZE{}", max.unwrap_or_default()));
@@ -179,11 +177,10 @@ impl fmt::Display for Capabilities {
             ("RCPTMAX", self.limits.rcpt_max),
             ("RCPTDOMAINMAX", self.limits.rcpt_domain_max),
         ];
-        words.extend(
-            limits
-                .iter()
-                .filter_map(|(name, max)| max.map(|max| format!("{name}={max}"))),
-        );
+        let known = limits
+            .iter()
+            .filter_map(|(name, max)| Some((name, (*max)?)));
+        words.extend(known.map(|(name, max)| format!("{name}={max}")));
         f.write_str(&words.join(" "))
     }
 }
