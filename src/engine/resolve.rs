@@ -44,6 +44,20 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// True if a session with the server `mx` at `ip` leads where this mail goes. Within a site that is a set of hosts any of
+    /// them does. A provider's domains share limits, not servers: one of them may well refuse mail for another's hosts (or be
+    /// verified by another name), so the session must be with one of this domain's own.
+    pub fn leads_to(&self, mx: &str, ip: Option<IpAddr>) -> bool {
+        if !self.provider.as_ref().is_some_and(|it| it.rolls_up) {
+            return true;
+        }
+        let is_same = |host: &MxHost| {
+            let is_at = |ip| host.addresses.contains(&ip);
+            *host.name == *mx || self.tls != TlsPolicy::Verify && ip.is_some_and(is_at)
+        };
+        self.plan.hosts.iter().any(is_same)
+    }
+
     /// The relay behind an address of the plan.
     pub fn relay(&self, place: &MxAddress) -> Option<&Relay> {
         self.relays.get(usize::from(place.preference))

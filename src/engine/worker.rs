@@ -9,7 +9,12 @@
 //!
 //! INVARIANTS: an attempt is told to the ledger before its outcome is told to the queue, so that the queue can never
 //! settle what the ledger has not heard of; the session that is open belongs to the site the queue thinks it does; mail
-//! leaves only over a session that its destination's TLS policy allows, given ahead or not.
+//! leaves only over a session that its destination's TLS policy and its own servers allow, given ahead or not.
+//!
+//! This is the connection cache: a session stays with its worker while that waits for mail (`idle`), and is used again if it is
+//! with the same site (which stands for address, port and relay; credentials belong to relays), protected as the new
+//! mail asks for, no older than `session_age`, and if the server has not said 421 or closed it meanwhile, which a look at the
+//! socket shows without a round trip.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,7 +61,8 @@ pub struct Worker {
     /// The transaction under way, and the one given ahead.
     parcel: Parcel,
     next: Parcel,
-    /// The run given ahead is for this site, and its policy asks for another session than the one that is open.
+    /// The run given ahead is for this site, and asks for another session than the one that is open: its policy does, or
+    /// its servers are others of the same provider.
     other_session: Option<(SiteId, Arc<Exchange>)>,
     /// It is recorded that the content of the transaction under way leaves.
     is_intended: bool,
@@ -155,7 +161,7 @@ impl Worker {
         let ours = self
             .session
             .as_ref()
-            .is_some_and(|session| session.site == site && session.satisfies(exchange.tls));
+            .is_some_and(|session| session.site == site && serves(session, exchange));
         if ours && self.is_session_fit(true) {
             return true;
         }
@@ -333,12 +339,8 @@ impl Worker {
         if self.desk.has_room()
             && let Ok(run) = self.runs.try_recv()
         {
-            let policy = run.exchange.tls;
-            if !self
-                .session
-                .as_ref()
-                .is_some_and(|session| session.satisfies(policy))
-            {
+            let session = self.session.as_ref();
+            if !session.is_some_and(|session| serves(session, &run.exchange)) {
                 self.other_session = Some((run.site, run.exchange));
             }
             self.desk.take_run(run.destination, run.envelopes);
@@ -415,4 +417,9 @@ impl Worker {
             None => Via::none(self.queue),
         }
     }
+}
+
+/// True if mail for this exchange of the session's site may leave over the session.
+fn serves(session: &Session, exchange: &Exchange) -> bool {
+    session.satisfies(exchange.tls) && exchange.leads_to(&session.mx, session.ip)
 }

@@ -8,6 +8,7 @@
 mod again; // the same batch or stream once more
 mod auth; // as whom a relay is spoken to
 mod batch; // messages that can be told apart when they arrive
+mod cache; // sessions that are used again
 mod clones; // messages with several recipients
 mod dns; // where mail goes
 mod dot; // what comes before a final dot, and what has left behind it

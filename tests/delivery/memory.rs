@@ -128,12 +128,12 @@ fn a_memory_that_cannot_be_used_is_set_aside_with_one_line_and_the_mail_goes_out
         "{}",
         ended.stderr
     );
-    assert!(remembered(&lab, &[]).len() > 0);
+    assert!(!remembered(&lab, &[]).is_empty());
     std::fs::remove_file(&file).unwrap();
     let ended = lab.send(&Batch::to_each(["3@a.test"]), &[]);
     ended.assert_status(0);
     assert_eq!(ended.stderr, "");
-    assert!(remembered(&lab, &[]).len() > 0, "begun anew");
+    assert!(!remembered(&lab, &[]).is_empty(), "begun anew");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir_all(&file).unwrap();
     std::fs::create_dir_all(lab.path("state/hosts.sqlite.bad/x")).unwrap_or(());

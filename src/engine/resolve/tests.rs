@@ -208,3 +208,33 @@ fn a_site_is_introduced_once_and_to_everybody_who_meets_it_at_the_same_time() {
     two.meet(|| times += 1);
     assert_eq!(times, 1);
 }
+
+#[test]
+fn a_provider_s_session_serves_only_domains_with_that_server() {
+    let all = Providers::built_in();
+    let exchange = |name: &str, tls, provider: Option<&str>| Exchange {
+        plan: MxPlan {
+            hosts: vec![MxHost {
+                preference: 1,
+                name: name.into(),
+                addresses: vec!["192.0.2.1".parse().unwrap()],
+            }],
+            ..plan_of(name)
+        },
+        port: 25,
+        relays: Vec::new(),
+        tls,
+        provider: provider.and_then(|name| all.named(name)).cloned(),
+    };
+    let (same, other) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
+    let of = |tls, provider| exchange("a.mail.protection.outlook.com", tls, provider);
+    let rolled = of(TlsPolicy::May, Some("office365"));
+    assert!(rolled.leads_to("a.mail.protection.outlook.com", other));
+    assert!(rolled.leads_to("b.mail.protection.outlook.com", same));
+    assert!(!rolled.leads_to("b.mail.protection.outlook.com", other));
+    let verified = of(TlsPolicy::Verify, Some("office365"));
+    assert!(!verified.leads_to("b.mail.protection.outlook.com", same));
+    assert!(verified.leads_to("a.mail.protection.outlook.com", other));
+    assert!(of(TlsPolicy::May, None).leads_to("b.mail.protection.outlook.com", other));
+    assert!(of(TlsPolicy::May, Some("mimecast")).leads_to("x", other));
+}
