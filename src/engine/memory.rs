@@ -244,6 +244,9 @@ impl Scribe {
         let mut rows = Vec::new();
         for (site, key) in met {
             for (source, learned) in (self.learned)(site) {
+                if learned == Learned::default() {
+                    continue;
+                }
                 let row = SiteRow {
                     key: Arc::clone(&key),
                     source,

@@ -27,12 +27,13 @@ use super::queue::{Inbox, QueueThread, Ways};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
 use super::shared::Shared;
+use super::sources;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
 use crate::hosts::{HostStore, HostsError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::mail::QueueId;
+use crate::mail::{QueueId, SourceNo};
 use crate::net::{self, Tls, TlsError};
 use crate::queue::Dispatcher;
 use crate::queue::event::Event;
@@ -153,9 +154,8 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
-    let permits = parts::permit_table(&shared.settings);
-    let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
-    let (memory, memory_keeper) = remember(store_of_hosts, &shared)?;
+    let permits = permits(&shared.settings, &names, &inboxes);
+    let (memory, memory_keeper) = remember(store_of_hosts, &shared, &permits)?;
     let ways = Ways {
         questions,
         names: router.names(),
@@ -168,6 +168,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         finder,
         names: router.names(),
         inboxes: inboxes.clone(),
+        permits: Arc::clone(&permits),
         shared: Arc::clone(&shared),
         memory,
         no_dns: Arc::clone(&no_dns),
@@ -202,6 +203,13 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     })
 }
 
+fn permits(settings: &Settings, names: &[String], inboxes: &[Sender<Inbox>]) -> Arc<SharedPermits> {
+    let names = names.iter().map(String::as_str);
+    let limits = parts::permit_limits(settings, settings.workers_max, names);
+    let table = limits.table(sources::count(&settings.bind));
+    Arc::new(SharedPermits::new(table, inboxes.to_vec()))
+}
+
 fn share(
     settings: Settings,
     store: Arc<BatchStore>,
@@ -218,9 +226,18 @@ fn share(
 fn remember(
     store: Option<HostStore>,
     shared: &Arc<Shared>,
+    permits: &Arc<SharedPermits>,
 ) -> Result<(Arc<Memory>, memory::Keeper), StartError> {
-    let learned = Box::new(|_| Vec::new());
-    Memory::start(store, Arc::clone(shared), learned).map_err(StartError::Thread)
+    let names = sources::names(&shared.settings.bind);
+    let permits = Arc::clone(permits);
+    let learned = move |site| {
+        let numbers = (0..).map(SourceNo);
+        let of_source = |(name, number): (&Arc<str>, SourceNo)| {
+            (Arc::clone(name), permits.learned(site, number))
+        };
+        names.iter().zip(numbers).map(of_source).collect()
+    };
+    Memory::start(store, Arc::clone(shared), Box::new(learned)).map_err(StartError::Thread)
 }
 
 fn check_sources(settings: &Settings) -> Result<(), StartError> {
@@ -310,7 +327,7 @@ impl Running {
         !matches!(self.over.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
-    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site.
+    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site, rates.
     /// More takes effect at once, less as runs of mail end. Queues are those of the start.
     pub fn set_limits(&self, settings: &Settings) {
         let limits = |id: QueueId| {
@@ -320,20 +337,10 @@ impl Running {
                 .find(|queue| queue.name == self.routes.name(id))
         };
         let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
-        let windows: Vec<(QueueId, u32)> = ids
-            .clone()
-            .map(|id| {
-                (
-                    id,
-                    limits(id)
-                        .and_then(|own| own.sessions_per_site)
-                        .unwrap_or(u32::MAX),
-                )
-            })
-            .collect();
         let workers_max = settings.workers_max.min(self.room);
+        let names = ids.clone().map(|id| self.routes.name(id));
         self.permits
-            .set_limits(workers_max, settings.sessions_per_site, &windows);
+            .set_limits(&parts::permit_limits(settings, workers_max, names));
         for (inbox, id) in self.inboxes.iter().zip(ids) {
             let workers_max = limits(id)
                 .and_then(|own| own.workers_max)
