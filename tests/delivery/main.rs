@@ -21,6 +21,7 @@ mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
 mod memory; // what is remembered of receivers
+mod nights; // what the second run knows from the first
 mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
 mod refusals; // servers that want no mail of ours
