@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | face | `cli`, `report`, `progress`, `sink` | sockets and locks in `cli` |
 //! | engine | `engine` | printing, argument parsing |
-//! | world | `net`, `dns`, `batch`, `ledger`, `job` | policy, printing |
+//! | world | `net`, `dns`, `batch`, `ledger`, `job`, `hosts` | policy, printing |
 //! | decisions | `route`, `queue`, `retry` | I/O, threads, a clock |
 //! | formats | `mbox`, `smtp` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
@@ -15,6 +15,7 @@ pub mod batch;
 pub mod cli;
 pub mod dns;
 pub mod engine;
+pub mod hosts;
 pub mod job;
 pub mod ledger;
 pub mod mail;

@@ -18,7 +18,7 @@ pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
 };
-pub use time::{TimeOfDay, duration, time_of_day};
+pub use time::{TimeOfDay, duration, rate_text, time_of_day};
 
 /// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
 #[derive(Parser, Debug)]
@@ -59,6 +59,10 @@ pub enum Command {
     Cancel(CancelArgs),
     /// Forget jobs that were finished or cancelled long ago
     Purge(PurgeArgs),
+    /// Show how mail for a domain would be sent: queue, servers, policy, limits, and how much an hour; nothing is sent
+    Explain(ExplainArgs),
+    /// Show or forget what is remembered of receivers from run to run
+    Hosts(HostsArgs),
     /// Run the test receiver by itself: an SMTP server, and a DNS server that leads to it
     Sink(SinkArgs),
     /// Show every configuration key with its value in force
@@ -175,6 +179,9 @@ pub struct DeliveryArgs {
     /// Worker threads of all queues together, at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_workers: Option<u32>,
+    /// Messages to each site, at most: 600/min, 20/s, 5000/h, or with a burst on top "600/min burst 50"
+    #[arg(long, value_name = "RATE", value_parser = rate_text)]
+    pub rate: Option<String>,
     /// Cap on the deadline of every stage but the final dot's
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
@@ -208,6 +215,9 @@ pub struct DeliveryArgs {
     /// Record each message on disk before its final dot leaves: survives a loss of power, costs speed
     #[arg(long)]
     pub sync: bool,
+    /// Neither use what earlier runs have learned of receivers, nor keep what this one learns
+    #[arg(long)]
+    pub no_memory: bool,
     /// A journal of this length is folded: no flag or key leads here, but a job's card does, in tests of what a crash
     /// leaves of a fold.
     #[arg(skip)]
@@ -372,6 +382,40 @@ pub struct SinkArgs {
     /// Write the statistics as JSON to FILE at the end ('-' is standard output)
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
+}
+
+/// `mailer explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// Domains, or addresses of recipients
+    #[arg(value_name = "DOMAIN", required = true)]
+    pub domain: Vec<String>,
+    /// One JSON object a domain
+    #[arg(long)]
+    pub json: bool,
+    /// How long a message takes [default: 200ms, or the round trip that is remembered if that is longer]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub message_time: Option<Duration>,
+    /// The same flags as for `send`: what they change shows in the result
+    #[command(flatten, next_help_heading = "Delivery")]
+    pub delivery: DeliveryArgs,
+}
+
+/// `mailer hosts`.
+#[derive(Args, Debug)]
+pub struct HostsArgs {
+    /// Only these: a provider, an MX host, a domain whose hosts have that name, or an address [default: all]
+    #[arg(value_name = "NAME")]
+    pub name: Vec<String>,
+    /// One JSON object a row
+    #[arg(long)]
+    pub json: bool,
+    /// Forget what is remembered of NAME (repeatable); 'all' is everything
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "json"])]
+    pub forget: Vec<String>,
+    /// Where the memory is.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// `mailer config`.

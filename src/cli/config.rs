@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,9 +17,13 @@ use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
 use crate::ledger::record::are_kept;
 
+mod pace;
+mod providers;
 mod relay;
 mod show;
 
+use pace::{RateKey, apply_pace_keys, check_pace, rate, rate_flag};
+use providers::providers;
 use relay::{credentials, dsn, identity, relays};
 use show::show;
 pub use show::to_toml;
@@ -47,11 +52,19 @@ struct File {
     state: Option<PathBuf>,
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
+    window_start: Option<u32>,
+    window_step: Option<f32>,
+    session_backlog: Option<u32>,
+    rate: Option<RateKey>,
+    connect_rate: Option<RateKey>,
+    source_rate: Option<RateKey>,
     max_recipients: Option<usize>,
     sender_refusals: Option<u32>,
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
+    providers: Option<PathBuf>,
+    memory: Option<bool>,
     sync: Option<bool>,
     guard: Option<Time>,
     timeouts: Option<TimeoutKeys>,
@@ -97,6 +110,8 @@ struct QueueKeys {
     mx: Vec<String>,
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
+    rate: Option<RateKey>,
+    connect_rate: Option<RateKey>,
     tls: Option<TlsMode>,
 }
 
@@ -173,15 +188,18 @@ fn read(path: &Path) -> Result<File> {
     parse(&text, &path.display().to_string())
 }
 
+/// Line and column of a byte, both with a colon behind them.
+fn place_in(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+    format!("{line}:{column}:")
+}
+
 fn parse(text: &str, name: &str) -> Result<File> {
     toml::from_str(text).map_err(|error| {
-        let before = &text[..error.span().map_or(0, |span| span.start)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-        let failure = Failure::new(
-            Exit::Config,
-            format!("{name}:{line}:{column}: {}", error.message()),
-        );
+        let place = place_in(text, error.span().map_or(0, |span| span.start));
+        let failure = Failure::new(Exit::Config, format!("{name}:{place} {}", error.message()));
         match nearest_key(error.message()) {
             Some(key) => failure.hint(format!(
                 "did you mean `{key}`? `mailer config` lists all keys"
@@ -218,6 +236,12 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
 
 fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     apply_relay_keys(settings, &mut file)?;
+    apply_pace_keys(settings, &file);
+    if let Some(path) = file.providers.take() {
+        settings.providers = Arc::new(providers(&path)?);
+        settings.providers_file = Some(path);
+    }
+    set(&mut settings.memory, file.memory);
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);
     set(&mut settings.data_rate_min, file.min_data_rate);
@@ -335,6 +359,8 @@ fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
         mx: keys.mx,
         workers_max: keys.max_workers,
         sessions_per_site: keys.max_sessions,
+        rate: rate(keys.rate),
+        connect_rate: rate(keys.connect_rate),
         tls: keys.tls.map(TlsMode::policy),
     }
 }
@@ -354,6 +380,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.port, flags.port);
     set(&mut settings.state, flags.state.clone());
     set(&mut settings.workers_max, flags.max_workers);
+    rate_flag(&mut settings.rate, flags.rate.as_deref())?;
     set(&mut settings.dns_timeout, flags.dns_timeout);
     set(&mut settings.retry.min, flags.retry_min);
     set(&mut settings.retry.max, flags.retry_max);
@@ -372,6 +399,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
         flags.in_doubt.map(InDoubtMode::policy),
     );
     settings.sync |= flags.sync;
+    settings.memory &= !flags.no_memory;
     if let Some(limit) = flags.timeout {
         settings.timeouts.cap(limit);
     }
@@ -428,6 +456,7 @@ fn check(settings: &Settings) -> Result<()> {
     {
         return config("max_recipients, max_sessions and max_workers must be at least 1".into());
     }
+    check_pace(settings)?;
     if !(1..=100).contains(&settings.fallback_after) {
         return config("fallback_after must be between 1 and 100".into());
     }

@@ -7,9 +7,11 @@ mod conclude;
 pub mod config;
 mod deliver;
 pub mod exit;
+mod explain;
 mod feed;
 mod find;
 pub mod flags;
+mod hosts;
 mod inspect;
 mod job;
 mod jobs;
@@ -79,6 +81,8 @@ fn run(command: Command) -> Result<Exit> {
         Command::Retry(args) => retry::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Hosts(args) => hosts::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Config(args) => {
             say::to_stdout(&config::to_toml(&config::settings(&args.delivery)?))?;

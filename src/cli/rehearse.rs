@@ -60,6 +60,7 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
     settings.relays.clear();
     settings.fallback.clear();
     settings.bind.clear();
+    settings.memory = false;
     settings.state = scratch.path().to_path_buf();
     let show = ShowArgs {
         is_rehearsal: true,

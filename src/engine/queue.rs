@@ -194,6 +194,8 @@ impl QueueThread {
                 worker,
                 destination,
                 site,
+                source,
+                messages_per_session,
                 plan,
                 envelopes,
             } => {
@@ -202,6 +204,8 @@ impl QueueThread {
                     Run {
                         destination,
                         site,
+                        source,
+                        messages_per_session,
                         exchange: plan,
                         envelopes,
                     },

@@ -18,20 +18,22 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use super::book::{self, Book, Entry};
 use super::guard::{Breakdown, Watch};
 use super::limits;
+use super::memory::{self, Memory};
 use super::parts;
 use super::past::Past;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
-use super::resolve::{Finder, Policies};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
 use super::shared::Shared;
+use super::sources;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
+use crate::hosts::{HostStore, HostsError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::mail::QueueId;
+use crate::mail::{QueueId, SourceNo};
 use crate::net::{self, Tls, TlsError};
 use crate::queue::Dispatcher;
 use crate::queue::event::Event;
@@ -67,6 +69,8 @@ pub struct Work {
     pub ledger: Ledger,
     /// Standard input or a pipe is being read: more may be long in coming.
     pub is_live: bool,
+    /// What earlier runs have learned of receivers, and where this one keeps what it learns; `None`: it does without.
+    pub memory: Option<HostStore>,
 }
 
 /// A run under way.
@@ -81,6 +85,7 @@ pub struct Running {
     intake: JoinHandle<Option<ReadEnd>>,
     is_live: bool,
     keeper: Keeper,
+    memory: memory::Keeper,
     router: JoinHandle<()>,
     queues: Vec<JoinHandle<()>>,
     over: Receiver<()>,
@@ -106,6 +111,8 @@ pub struct RunEnd {
     pub breakdown: Option<Breakdown>,
     /// The worker that panicked and was replaced, if one was: what it was sending is in doubt.
     pub forgiven: Option<Breakdown>,
+    /// Why what was learned of receivers is not kept, if it is not.
+    pub memory_trouble: Option<HostsError>,
 }
 
 /// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
@@ -127,6 +134,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         store,
         ledger,
         is_live,
+        memory: store_of_hosts,
     } = work;
     check_sources(&settings)?;
     let room = limits::room(&limits::look());
@@ -134,7 +142,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let past = Past::of(&ledger, &store, &settings);
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
-    let finder = finder(&settings, &routes, &policies)?;
+    let finder = parts::finder(&settings, &routes, &policies)?;
     let names = parts::queue_names(&routes);
     let (to_ledger, entries) = unbounded();
     let book = Book::new(to_ledger, ledger.journal());
@@ -146,8 +154,8 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
-    let permits = parts::permit_table(&shared.settings);
-    let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
+    let permits = permits(&shared.settings, &names, &inboxes);
+    let (memory, memory_keeper) = remember(store_of_hosts, &shared, &permits)?;
     let ways = Ways {
         questions,
         names: router.names(),
@@ -160,7 +168,9 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         finder,
         names: router.names(),
         inboxes: inboxes.clone(),
+        permits: Arc::clone(&permits),
         shared: Arc::clone(&shared),
+        memory,
         no_dns: Arc::clone(&no_dns),
         asked,
         watch: watch.clone(),
@@ -186,10 +196,18 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         intake,
         is_live,
         keeper,
+        memory: memory_keeper,
         router,
         queues,
         over,
     })
+}
+
+fn permits(settings: &Settings, names: &[String], inboxes: &[Sender<Inbox>]) -> Arc<SharedPermits> {
+    let names = names.iter().map(String::as_str);
+    let limits = parts::permit_limits(settings, settings.workers_max, names);
+    let table = limits.table(sources::count(&settings.bind));
+    Arc::new(SharedPermits::new(table, inboxes.to_vec()))
 }
 
 fn share(
@@ -204,18 +222,22 @@ fn share(
     Ok(Arc::new(Shared::new(settings, tls, store, book, gauges)))
 }
 
-fn finder(
-    settings: &Settings,
-    routes: &Arc<RouteTable>,
-    policies: &Arc<Policies>,
-) -> Result<Finder, StartError> {
-    Ok(Finder::new(
-        parts::means(settings)?,
-        settings.fallback.clone(),
-        settings.port,
-        Arc::clone(routes),
-        Arc::clone(policies),
-    ))
+/// The memory of hosts, and its thread.
+fn remember(
+    store: Option<HostStore>,
+    shared: &Arc<Shared>,
+    permits: &Arc<SharedPermits>,
+) -> Result<(Arc<Memory>, memory::Keeper), StartError> {
+    let names = sources::names(&shared.settings.bind);
+    let permits = Arc::clone(permits);
+    let learned = move |site| {
+        let numbers = (0..).map(SourceNo);
+        let of_source = |(name, number): (&Arc<str>, SourceNo)| {
+            (Arc::clone(name), permits.learned(site, number))
+        };
+        names.iter().zip(numbers).map(of_source).collect()
+    };
+    Memory::start(store, Arc::clone(shared), Box::new(learned)).map_err(StartError::Thread)
 }
 
 fn check_sources(settings: &Settings) -> Result<(), StartError> {
@@ -305,7 +327,7 @@ impl Running {
         !matches!(self.over.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
-    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site.
+    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site, rates.
     /// More takes effect at once, less as runs of mail end. Queues are those of the start.
     pub fn set_limits(&self, settings: &Settings) {
         let limits = |id: QueueId| {
@@ -315,20 +337,10 @@ impl Running {
                 .find(|queue| queue.name == self.routes.name(id))
         };
         let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
-        let windows: Vec<(QueueId, u32)> = ids
-            .clone()
-            .map(|id| {
-                (
-                    id,
-                    limits(id)
-                        .and_then(|own| own.sessions_per_site)
-                        .unwrap_or(u32::MAX),
-                )
-            })
-            .collect();
         let workers_max = settings.workers_max.min(self.room);
+        let names = ids.clone().map(|id| self.routes.name(id));
         self.permits
-            .set_limits(workers_max, settings.sessions_per_site, &windows);
+            .set_limits(&parts::permit_limits(settings, workers_max, names));
         for (inbox, id) in self.inboxes.iter().zip(ids) {
             let workers_max = limits(id)
                 .and_then(|own| own.workers_max)
@@ -417,6 +429,7 @@ impl Running {
             stopped_sites: self.shared.stops.from(0),
             breakdown,
             forgiven: self.shared.forgiven().cloned(),
+            memory_trouble: self.memory.end(),
         }
     }
 }

@@ -9,7 +9,12 @@
 //!
 //! INVARIANTS: an attempt is told to the ledger before its outcome is told to the queue, so that the queue can never
 //! settle what the ledger has not heard of; the session that is open belongs to the site the queue thinks it does; mail
-//! leaves only over a session that its destination's TLS policy allows, given ahead or not.
+//! leaves only over a session that its destination's TLS policy and its own servers allow, given ahead or not.
+//!
+//! This is the connection cache: a session stays with its worker while that waits for mail (`idle`), and is used again if it is
+//! with the same site (which stands for address, port and relay; credentials belong to relays), protected as the new
+//! mail asks for, no older than `session_age`, and if the server has not said 421 or closed it meanwhile, which a look at the
+//! socket shows without a round trip.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +30,9 @@ use super::session::{Session, Turn};
 use super::shared::Shared;
 use super::teller::Teller;
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Envelope, QueueId, Scope, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{
+    DestinationId, Envelope, QueueId, Scope, SiteId, SourceNo, Status, Verdict, WorkerId,
+};
 use crate::queue::event::Event;
 use crate::smtp::transaction::{RecipientEnd, TransactionEnd};
 
@@ -36,10 +43,21 @@ pub struct Run {
     pub destination: DestinationId,
     /// The site that serves it.
     pub site: SiteId,
+    /// The source address that the session is made from.
+    pub source: SourceNo,
+    /// The messages after which the session is to be ended by us.
+    pub messages_per_session: Option<u32>,
     /// How to reach it.
     pub exchange: Arc<Exchange>,
     /// What goes there; envelopes of one message stand together.
     pub envelopes: Vec<Envelope>,
+}
+
+/// The session that a run needs.
+struct Target {
+    site: SiteId,
+    source: SourceNo,
+    exchange: Arc<Exchange>,
 }
 
 /// A worker's state.
@@ -56,10 +74,16 @@ pub struct Worker {
     /// The transaction under way, and the one given ahead.
     parcel: Parcel,
     next: Parcel,
-    /// The run given ahead is for this site, and its policy asks for another session than the one that is open.
-    other_session: Option<(SiteId, Arc<Exchange>)>,
+    /// The run given ahead is for this site, and asks for another session than the one that is open: its policy does, or
+    /// its servers are others of the same provider.
+    other_session: Option<Target>,
+    /// Messages begun on the session, and after how many it is to be ended.
+    begun: u32,
+    messages_max: Option<u32>,
     /// It is recorded that the content of the transaction under way leaves.
     is_intended: bool,
+    /// The server has said, in words that are known of it, that it takes no more in this session.
+    is_session_full: bool,
     rng: fastrand::Rng,
 }
 
@@ -86,7 +110,10 @@ impl Worker {
             parcel: Parcel::default(),
             next: Parcel::default(),
             other_session: None,
+            begun: 0,
+            messages_max: None,
             is_intended: false,
+            is_session_full: false,
             rng: fastrand::Rng::new(),
         }
     }
@@ -99,18 +126,23 @@ impl Worker {
             let session = self.session.as_ref().map(|session| session.site);
             while self.desk.finish_first(session) {}
         }
-        self.drop_session();
+        self.drop_session(None);
         self.shared.sockets.forget(self.queue, self.id);
     }
 
     /// A run, and those that are given ahead.
     fn deliver(&mut self, run: Run) {
+        self.messages_max = run.messages_per_session;
         self.desk.take_run(run.destination, run.envelopes);
-        let mut way = Some((run.site, run.exchange));
-        while let Some((site, exchange)) = way {
-            self.deliver_over(site, &exchange);
+        let mut target = Some(Target {
+            site: run.site,
+            source: run.source,
+            exchange: run.exchange,
+        });
+        while let Some(this) = target {
+            self.deliver_over(&this);
             // What waits for a session of its own gets it, unless the one before came to a bad end.
-            way = self
+            target = self
                 .other_session
                 .take()
                 .filter(|_| self.session.is_some() && !self.desk.holds_two());
@@ -118,13 +150,13 @@ impl Worker {
     }
 
     /// A session, then transactions until nothing is left for it or it is of no more use.
-    fn deliver_over(&mut self, site: SiteId, exchange: &Exchange) {
-        if self.shared.is_stopping() || !self.ensure_session(site, exchange) {
+    fn deliver_over(&mut self, target: &Target) {
+        if self.shared.is_stopping() || !self.ensure_session(target) {
             return;
         }
         let mut begun = !self.shared.is_stopping() && self.begin_next();
         while begun {
-            self.transact();
+            self.transact(&target.exchange);
             let goes_on = !self.is_sender_refused();
             self.finish_first_of_two();
             begun = !self.parcel.is_empty() || goes_on && self.may_begin() && self.begin_next();
@@ -134,7 +166,7 @@ impl Worker {
             self.parcel.clear();
         }
         if self.session.is_some() && !self.is_session_fit(false) {
-            self.drop_session();
+            self.drop_own_session();
         }
     }
 
@@ -147,16 +179,21 @@ impl Worker {
         }
     }
 
-    /// Makes sure that a usable session with `site` is open. If not, the first transaction's envelopes are deferred.
-    fn ensure_session(&mut self, site: SiteId, exchange: &Exchange) -> bool {
-        let ours = self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.site == site && session.satisfies(exchange.tls));
+    /// Makes sure that a usable session with the site is open. If not, the first transaction's envelopes are deferred.
+    fn ensure_session(&mut self, target: &Target) -> bool {
+        let Target {
+            site,
+            source,
+            exchange,
+        } = target;
+        let (site, source) = (*site, *source);
+        let ours = self.session.as_ref().is_some_and(|session| {
+            session.site == site && session.source == source && serves(session, exchange)
+        });
         if ours && self.is_session_fit(true) {
             return true;
         }
-        if let Some(old) = self.drop_session() {
+        if let Some(old) = self.drop_session(Some(site)) {
             let _ = self.inbox.send(Event::Closed {
                 worker: self.id,
                 site: old,
@@ -167,6 +204,7 @@ impl Worker {
         let wish = Wish {
             site,
             exchange,
+            source,
             holder: (self.queue, self.id),
             failures: self.desk.failures(),
             is_again: self.desk.is_next_again(),
@@ -174,6 +212,11 @@ impl Worker {
         match dial::open(&wish, &self.shared, &mut self.rng) {
             Ok(session) => {
                 self.session = Some(session);
+                self.begun = 0;
+                let _ = self.inbox.send(Event::Opened {
+                    worker: self.id,
+                    setup: began.elapsed(),
+                });
                 true
             }
             Err(unreached) => {
@@ -195,24 +238,43 @@ impl Worker {
 
     fn is_session_fit(&mut self, was_idle: bool) -> bool {
         let age_max = self.shared.settings.session_age_max;
-        self.session
-            .as_mut()
-            .is_some_and(|session| session.is_fit(was_idle, age_max))
+        !self.is_session_full
+            && self.has_room_for_message()
+            && self
+                .session
+                .as_mut()
+                .is_some_and(|session| session.is_fit(was_idle, age_max))
     }
 
-    fn drop_session(&mut self) -> Option<SiteId> {
-        let session = self.session.take()?;
+    /// False once the session has carried as many messages as the site likes: it is ended by QUIT rather than cut.
+    fn has_room_for_message(&self) -> bool {
+        self.messages_max.is_none_or(|most| self.begun < most)
+    }
+
+    /// Ends the session, if one is open. How it ended is told if it was with the site `told_for`.
+    fn drop_session(&mut self, told_for: Option<SiteId>) -> Option<SiteId> {
+        self.is_session_full = false;
+        let mut session = self.session.take()?;
+        if told_for == Some(session.site) {
+            self.desk.note_session_end(session.end());
+        }
         if let Some(ip) = session.ip {
             if let Some(level) = session.suspected_level() {
-                self.shared.hosts.suspect(ip, level);
+                self.shared.hosts.suspect(ip, level, Instant::now());
             }
             if session.is_chunking_suspect() {
-                self.shared.hosts.chunking_failed(ip);
+                self.shared.hosts.chunking_failed(ip, Instant::now());
             }
         }
         let site = session.site;
         session.close();
         Some(site)
+    }
+
+    /// Ends the session in the middle of the run that it was opened for.
+    fn drop_own_session(&mut self) {
+        let site = self.session.as_ref().map(|session| session.site);
+        self.drop_session(site);
     }
 
     /// True if the servers have just refused us as the sender, and that may stop the site: the rest of the run goes back.
@@ -230,6 +292,7 @@ impl Worker {
         let loaded = self.load(&mut parcel);
         if loaded && let Some(session) = &mut self.session {
             session.begin(&parcel.mail(self.shared.settings.dsn.as_ref()));
+            self.begun += 1;
         }
         self.parcel = parcel;
         loaded
@@ -264,7 +327,7 @@ impl Worker {
 
     /// Drives the transaction under way to its end, and with it the beginning of the next, if that one can be given
     /// ahead: then `parcel` holds the next one afterwards, else nothing.
-    fn transact(&mut self) {
+    fn transact(&mut self, exchange: &Exchange) {
         while let Some(session) = &mut self.session {
             // What left with the dot of the message before is no transaction that was under way: it is not ended, but
             // taken back, and goes untried to its queue.
@@ -274,14 +337,14 @@ impl Worker {
             match session.turn() {
                 Turn::Body => self.send_body(),
                 Turn::Done(end) => {
-                    self.settle(end);
+                    self.settle(end, exchange);
                     std::mem::swap(&mut self.parcel, &mut self.next);
                     self.next.clear();
                     return;
                 }
                 Turn::Ready | Turn::Handshake => unreachable!("a transaction ends with its ends"),
                 Turn::Closed(_) => {
-                    self.drop_session();
+                    self.drop_own_session();
                     return;
                 }
             }
@@ -306,7 +369,7 @@ impl Worker {
     /// What cannot be recorded is not sent: the session ends before the first byte of the content, and what was begun goes
     /// back untried.
     fn give_up(&mut self) {
-        self.drop_session();
+        self.drop_own_session();
         for parcel in [&mut self.next, &mut self.parcel] {
             self.desk.put_back(&parcel.envelopes);
             parcel.clear();
@@ -320,6 +383,7 @@ impl Worker {
         if !runs_ahead
             || self.shared.is_stopping()
             || self.is_sender_refused()
+            || !self.has_room_for_message()
             || !self.next.is_empty()
         {
             return;
@@ -327,30 +391,33 @@ impl Worker {
         if self.desk.has_room()
             && let Ok(run) = self.runs.try_recv()
         {
-            let policy = run.exchange.tls;
-            if !self
-                .session
-                .as_ref()
-                .is_some_and(|session| session.satisfies(policy))
-            {
-                self.other_session = Some((run.site, run.exchange));
+            let session = self.session.as_ref();
+            if !session.is_some_and(|session| serves(session, &run.exchange)) {
+                self.other_session = Some(Target {
+                    site: run.site,
+                    source: run.source,
+                    exchange: run.exchange,
+                });
             }
+            self.messages_max = run.messages_per_session;
             self.desk.take_run(run.destination, run.envelopes);
         }
         let mut next = std::mem::take(&mut self.next);
-        if self.load(&mut next)
-            && !self.session.as_mut().is_some_and(|session| {
-                session.begin_ahead(&next.mail(self.shared.settings.dsn.as_ref()))
-            })
-        {
-            self.desk.put_back(&next.envelopes);
-            next.clear();
+        if self.load(&mut next) {
+            let dsn = self.shared.settings.dsn.as_ref();
+            let session = self.session.as_mut();
+            if session.is_some_and(|session| session.begin_ahead(&next.mail(dsn))) {
+                self.begun += 1;
+            } else {
+                self.desk.put_back(&next.envelopes);
+                next.clear();
+            }
         }
         self.next = next;
     }
 
     /// The ends of a transaction become attempts, and what was not tried goes back to the run.
-    fn settle(&mut self, end: TransactionEnd) {
+    fn settle(&mut self, end: TransactionEnd, exchange: &Exchange) {
         let parcel = std::mem::take(&mut self.parcel);
         let via = self.way();
         let is_taken = |end: &RecipientEnd| matches!(end, RecipientEnd::Verdict(v) if v.status == Status::Delivered);
@@ -362,7 +429,12 @@ impl Worker {
         let mut untried = Vec::new();
         for (envelope, end) in parcel.envelopes.iter().zip(end.ends) {
             match end {
-                RecipientEnd::Verdict(verdict) => self.end(*envelope, verdict, &via, parcel.began),
+                RecipientEnd::Verdict(mut verdict) => {
+                    // A run given ahead is for the same site, so these words are those of its provider, too.
+                    dial::judge(&mut verdict, exchange, &self.shared);
+                    self.is_session_full |= verdict.scope == Scope::Session;
+                    self.end(*envelope, verdict, &via, parcel.began);
+                }
                 RecipientEnd::Again | RecipientEnd::NotTried => untried.push(*envelope),
             }
         }
@@ -404,4 +476,9 @@ impl Worker {
             None => Via::none(self.queue),
         }
     }
+}
+
+/// True if mail for this exchange of the session's site may leave over the session.
+fn serves(session: &Session, exchange: &Exchange) -> bool {
+    session.satisfies(exchange.tls) && exchange.leads_to(&session.mx, session.ip)
 }
