@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ use super::worker::{Run, Worker};
 use crate::ledger::{Attempt, Via};
 use crate::mail::{DestinationId, Envelope, Passage, QueueId, SiteId, Status, Verdict, WorkerId};
 use crate::queue::event::{Action, Event};
-use crate::queue::{Dispatcher, origin_of};
+use crate::queue::{Answer, Dispatcher, origin_of};
 
 /// What arrives at a queue.
 pub type Inbox = Event<Arc<Exchange>>;
@@ -54,6 +55,8 @@ pub struct Ways {
     pub inboxes: Vec<Sender<Inbox>>,
     /// The names of destinations.
     pub names: DestinationNames,
+    /// To whoever gave a queue an order.
+    pub answers: Sender<(QueueId, Answer<Arc<Exchange>>)>,
     /// The permits all queues share.
     pub permits: Arc<SharedPermits>,
     /// Over the threads that queues start.
@@ -84,6 +87,8 @@ struct Hand {
     runs: Option<Sender<Run>>,
     /// The worker's own channel, to take back what it has not begun.
     back: Receiver<Run>,
+    /// Runs up to this number are to be given back.
+    mark: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -195,6 +200,7 @@ impl QueueThread {
                 destination,
                 site,
                 plan,
+                serial,
                 envelopes,
             } => {
                 self.assign(
@@ -203,11 +209,21 @@ impl QueueThread {
                         destination,
                         site,
                         exchange: plan,
+                        serial,
                         envelopes,
                     },
                 );
             }
             Action::Recall { worker } => self.recall(worker),
+            Action::GiveBack { worker, serial } => {
+                if let Some(hand) = self.workers.get(&worker) {
+                    hand.mark.store(serial, Release);
+                }
+            }
+            Action::Answer(answer) => {
+                // Who does not wait for it any more does not need it.
+                let _ = self.ways.answers.send((self.id, answer));
+            }
             Action::Retire { worker } => {
                 if let Some(hand) = self.workers.get_mut(&worker) {
                     hand.runs = None;
@@ -247,12 +263,13 @@ impl QueueThread {
     fn spawn(&mut self, worker: WorkerId) {
         let (runs, own) = unbounded();
         let back = own.clone();
+        let mark = Arc::new(AtomicU64::new(0));
         let body = Worker::new(
             worker,
             self.id,
             Arc::clone(&self.shared),
             self.ways.inboxes[self.id.index()].clone(),
-            own,
+            (own, Arc::clone(&mark)),
         );
         let name = format!("worker {}/{}", self.id.0, worker.0);
         let (as_watched, watch) = (name.clone(), self.ways.watch.clone());
@@ -271,6 +288,7 @@ impl QueueThread {
                 Hand {
                     runs: Some(runs),
                     back,
+                    mark,
                     thread,
                 },
             );
@@ -375,6 +393,7 @@ impl QueueThread {
         gauges.ready.store(snapshot.ready as u64, Relaxed);
         gauges.in_hand.store(snapshot.in_hand as u64, Relaxed);
         gauges.waiting.store(snapshot.waiting as u64, Relaxed);
+        gauges.held.store(snapshot.held as u64, Relaxed);
         gauges.delayed.store(snapshot.delayed as u64, Relaxed);
     }
 }

@@ -148,9 +148,11 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let (questions, asked) = unbounded();
     let permits = parts::permit_table(&shared.settings);
     let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
+    let (answers, _answered) = unbounded();
     let ways = Ways {
         questions,
         names: router.names(),
+        answers,
         permits: Arc::clone(&permits),
         inboxes: inboxes.clone(),
         watch: watch.clone(),

@@ -210,6 +210,7 @@ impl<P: Clone> Dispatcher<P> {
             destination: self.backlog[d].id,
             site: self.sites[s].id,
             plan,
+            serial: self.serial,
             envelopes,
         });
     }

@@ -12,6 +12,7 @@
 //! | `site` | sites, their gate, and the ring that shares workers out |
 //! | `ready` | workers and the ready list |
 //! | `delayed` | the delayed heap and other times to wake |
+//! | `operate` | what the operator orders: mail is held, released, left or refused |
 //! | `fallback` | which mail goes to the fallback relay |
 //! | `permits` | what all queues share: permits for workers and for sessions |
 //! | `links` | lists with constant-time removal |
@@ -26,6 +27,7 @@ pub mod event;
 mod fallback;
 mod intake;
 mod links;
+mod operate;
 mod outcome;
 pub mod permits;
 mod ready;
@@ -36,5 +38,6 @@ pub use assign::run_length;
 pub use dispatcher::{Dispatcher, DispatcherConfig};
 pub use event::{Action, Event, GateView, Outcome, Place, Resolution, Route, SiteView, Snapshot};
 pub use fallback::{fallback_of, origin_of};
+pub use operate::{Answer, Order, SiteReport, Whom};
 pub use permits::{News, Notice, PermitTable, Permits, Wanted};
 pub use sender::SenderReplies;
