@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::job::path_text;
 
 mod choice;
+mod ctl;
 mod jobs;
 mod time;
 
 pub use choice::{DsnNotify, DsnRet, Flavour, InDoubtMode, TlsMode};
+pub use ctl::{CtlArgs, CtlOrder, CtlShow};
 pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
@@ -49,6 +51,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Show how far a job has come and what to do next; without a name, the latest
     Status(StatusArgs),
+    /// Control a job that runs: show, set limits, pause, resume, drop, fail, stop
+    Ctl(CtlArgs),
     /// Write what became of each recipient of a job
     Report(ReportArgs),
     /// Decide about mail in doubt: it was delivered, or is to be sent again

@@ -52,6 +52,8 @@ pub fn conclude(
     }
     let why = match stopped {
         Some(Stopped::Signal) => "stopped by a signal: ",
+        Some(Stopped::Order) => "stopped by `mailer ctl stop`: ",
+        Some(Stopped::Rule) => "stopped by --stop-on: ",
         Some(Stopped::Time) => "the time of --run-for is over: ",
         _ => "",
     };

@@ -13,6 +13,7 @@ use super::args::{DeliveryArgs, ShowArgs};
 use super::exit::{Exit, Failure};
 use super::{config, say};
 use crate::engine::run::Running;
+use crate::engine::shared::EarlyEnd;
 use crate::progress::Progress;
 use crate::report::summary::stopped_line;
 
@@ -27,6 +28,10 @@ pub enum Stopped {
     Signal,
     /// `--run-for`.
     Time,
+    /// `mailer ctl stop`.
+    Order,
+    /// `--stop-on`.
+    Rule,
     /// No server anywhere answers.
     Blocked,
     /// The engine itself: no name server, no room for the ledger, credentials that are not accepted.
@@ -61,6 +66,15 @@ pub fn watch(
                 () if told.ends > 0 => Some((Stopped::Signal, now)),
                 () if stop_after.is_some_and(|after| now >= began + after) => {
                     Some((Stopped::Time, now))
+                }
+                () if running.early_end().is_some() => {
+                    let is_order = matches!(running.early_end(), Some(EarlyEnd::Order));
+                    let why = if is_order {
+                        Stopped::Order
+                    } else {
+                        Stopped::Rule
+                    };
+                    Some((why, now))
                 }
                 () if running.is_stopping() || running.trouble().is_some() => {
                     Some((Stopped::Engine, now))

@@ -11,6 +11,7 @@
 //! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
+//! | `control` | orders of the operator: the socket, what becomes of them, what is shown |
 //! | `limits` | how many workers this machine has room for |
 //! | `book` | the ledger's thread |
 //! | `guard` | what becomes of the run if a thread panics |
@@ -21,6 +22,7 @@
 //! argument parsing, knowledge of SMTP beyond "await, send body, done".
 
 pub mod book;
+pub mod control;
 pub mod desk;
 pub mod dial;
 pub mod guard;

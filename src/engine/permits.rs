@@ -17,6 +17,15 @@ pub struct SharedPermits {
     inboxes: Vec<Sender<Inbox>>,
 }
 
+/// What a site has come to.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SiteStatus {
+    /// Sessions that it may have just now.
+    pub window: u32,
+    /// Sessions that it has, open or about to be.
+    pub held: u32,
+}
+
 impl SharedPermits {
     /// Shares `table` among the queues whose inboxes these are, in the order of their numbers.
     pub fn new(table: PermitTable, inboxes: Vec<Sender<Inbox>>) -> SharedPermits {
@@ -35,6 +44,21 @@ impl SharedPermits {
                 table.set_queue_window(*queue, *window);
             }
         });
+    }
+
+    /// What a site has come to.
+    pub fn site_status(&self, site: SiteId) -> SiteStatus {
+        self.with(|table| SiteStatus {
+            window: table.site_window(site),
+            held: table.sessions_held(site),
+        })
+    }
+
+    /// The operator changes the limits of one site.
+    pub fn set_site_bounds(&self, site: SiteId, sessions_max: Option<u32>) {
+        if let Some(sessions_max) = sessions_max {
+            self.with(|table| table.set_site_window(site, sessions_max));
+        }
     }
 
     /// A queue that will get no more mail and has none.

@@ -28,7 +28,7 @@ use super::event::{Action, Outcome, SiteView, Snapshot};
 use super::fallback::{fallback_of, origin_of};
 use super::ready::Work;
 use super::site::Gate;
-use crate::mail::{DestinationId, Envelope, Verdict};
+use crate::mail::{DestinationId, Envelope, SiteId, Verdict};
 
 /// Whose mail an order is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,10 +44,12 @@ pub enum Whom {
 /// What a queue is ordered.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Order {
-    /// Only to tell how things are, with at most so many sites, the busiest first.
+    /// Only to tell how things are.
     Look {
-        /// How many.
+        /// How many sites to tell of at most, the busiest first.
         sites: usize,
+        /// Which destination to tell of.
+        about: Option<DestinationId>,
     },
     /// Attempt nothing of this mail until it is resumed.
     Pause(Whom),
@@ -68,8 +70,10 @@ pub struct Answer<P> {
     pub recipients: usize,
     /// Recipients hit whose mail is in workers' hands: what is under way ends, the rest comes back.
     pub in_hand: usize,
-    /// Whether this queue knows of the destination that the order is about.
+    /// Whether this queue handles the destination that the order is about.
     pub knows: bool,
+    /// The site that serves it, if it is known, and how many destinations of this queue that site serves.
+    pub site: Option<(SiteId, usize)>,
     /// The queue's figures, before mail and workers are brought together anew.
     pub snapshot: Snapshot,
     /// Whether the queue as such is paused.
@@ -130,13 +134,13 @@ impl<P: Clone> Dispatcher<P> {
     /// Obeys an order, and answers it.
     pub(super) fn obey(&mut self, number: u64, order: Order, t: &mut Turn<'_, P>) {
         let about = match &order {
-            Order::Look { .. } => None,
+            Order::Look { about, .. } => about.map(Whom::Destination),
             Order::Pause(whom) | Order::Resume(whom) => Some(*whom),
             Order::Drop(id) | Order::Fail(id, _) => Some(Whom::Destination(origin_of(*id).0)),
         };
         let mut answer = self.answer(number, about);
         match order {
-            Order::Look { sites } => answer.sites = self.busiest(sites),
+            Order::Look { sites, .. } => answer.sites = self.busiest(sites),
             Order::Pause(whom) => self.pause_mail(whom, t),
             Order::Resume(whom) => self.resume_mail(whom, t),
             Order::Drop(id) => {
@@ -171,18 +175,26 @@ impl<P: Clone> Dispatcher<P> {
         let in_hand = self
             .assignments()
             .filter(|(_, work)| is_hit(work.destination));
-        let knows = match whom {
-            Some(Whom::Destination(id)) => self
-                .backlog
-                .find(id)
-                .is_some_and(|d| !matches!(self.backlog[d].state, State::Moved(_))),
-            _ => true,
+        let asked = match whom {
+            Some(Whom::Destination(id)) => self.backlog.find(id),
+            _ => None,
+        };
+        let state = asked.map(|d| &self.backlog[d].state);
+        let site = match state {
+            Some(State::Known { site, .. }) => {
+                let its =
+                    |state: &State<P>| matches!(state, State::Known { site: s, .. } if s == site);
+                let all = self.backlog.iter().filter(|each| its(&each.state));
+                Some((self.sites[*site].id, all.count()))
+            }
+            _ => None,
         };
         Answer {
             number,
             recipients: waiting + delayed,
             in_hand: in_hand.map(|(_, work)| work.count).sum(),
-            knows,
+            knows: state.is_some_and(|state| !matches!(state, State::Moved(_))),
+            site,
             snapshot: Snapshot::default(),
             is_paused: false,
             paused: Vec::new(),

@@ -83,7 +83,10 @@ pub fn random(seed: u64, scenario: &Scenario) -> Vec<(Duration, Order)> {
         let order = match dice.u8(0..12) {
             0 => Order::Drop(id),
             1 => Order::Fail(id, refusal()),
-            2 => Order::Look { sites: 5 },
+            2 => Order::Look {
+                sites: 5,
+                about: Some(id),
+            },
             3 | 4 => Order::Pause(Whom::Queue),
             5 => Order::Pause(Whom::All),
             _ => Order::Pause(Whom::Destination(id)),
@@ -377,7 +380,10 @@ fn a_look_tells_of_the_busiest_sites_first_and_of_no_idle_ones() {
     }
     desk.order(Order::Pause(Whom::Destination(DestinationId(31))));
     desk.deliver(&idle);
-    let told = desk.order(Order::Look { sites: 2 });
+    let told = desk.order(Order::Look {
+        sites: 2,
+        about: Some(DestinationId(30)),
+    });
     let [Action::Answer(answer)] = &told[..] else {
         panic!("{told:?}");
     };
@@ -389,5 +395,6 @@ fn a_look_tells_of_the_busiest_sites_first_and_of_no_idle_ones() {
     let busiest = &answer.sites[0];
     assert_eq!((busiest.held, busiest.view.workers), (9, 1));
     assert_eq!(answer.paused, [DestinationId(31)]);
-    assert_eq!((answer.number, answer.recipients), (7, 0));
+    assert_eq!((answer.number, answer.recipients), (7, 2));
+    assert_eq!(answer.site, Some((SiteId(3), 2)));
 }
