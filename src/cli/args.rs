@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::stop_on::StopRule;
 use crate::job::path_text;
 
 mod choice;
@@ -20,7 +21,7 @@ pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
 };
-pub use time::{TimeOfDay, duration, time_of_day};
+pub use time::{TimeOfDay, duration, rate_text, time_of_day};
 
 /// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
 #[derive(Parser, Debug)]
@@ -179,6 +180,9 @@ pub struct DeliveryArgs {
     /// Worker threads of all queues together, at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_workers: Option<u32>,
+    /// Messages to each site, at most: 600/min, 20/s, 5000/h, or with a burst on top "600/min burst 50"
+    #[arg(long, value_name = "RATE", value_parser = rate_text)]
+    pub rate: Option<String>,
     /// Cap on the deadline of every stage but the final dot's
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
@@ -203,6 +207,10 @@ pub struct DeliveryArgs {
     /// Begin nothing new after this time of day, HH:MM; what is pending then is left (exit status 75)
     #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
     pub finish_by: Option<TimeOfDay>,
+    /// Stop in order once this happens, e.g. 'refused>5%', 'deferred>50% of 500', 'refused>100' (repeatable); a share is
+    /// judged from 100 results on, or as many as 'of' says
+    #[arg(long, value_name = "RULE", value_parser = stop_rule)]
+    pub stop_on: Vec<String>,
     /// What becomes of mail whose final dot was sent and never answered [default: resend]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub in_doubt: Option<InDoubtMode>,
@@ -217,6 +225,11 @@ pub struct DeliveryArgs {
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_bytes: Option<u64>,
+}
+
+/// A rule of `--stop-on`, kept as it was typed.
+fn stop_rule(text: &str) -> Result<String, String> {
+    text.parse::<StopRule>().map(|_| text.to_owned())
 }
 
 /// What is shown of a run.

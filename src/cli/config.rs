@@ -14,11 +14,14 @@ use serde::{Deserialize, Deserializer};
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
+use crate::engine::stop_on::StopRule;
 use crate::ledger::record::are_kept;
 
+mod pace;
 mod relay;
 mod show;
 
+use pace::{RateKey, apply_pace_keys, check_pace, rate, rate_flag};
 use relay::{credentials, dsn, identity, relays};
 use show::show;
 pub use show::to_toml;
@@ -47,8 +50,15 @@ struct File {
     state: Option<PathBuf>,
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
+    window_start: Option<u32>,
+    window_step: Option<f32>,
+    session_backlog: Option<u32>,
+    rate: Option<RateKey>,
+    connect_rate: Option<RateKey>,
+    source_rate: Option<RateKey>,
     max_recipients: Option<usize>,
     sender_refusals: Option<u32>,
+    stop_on: Option<Vec<String>>,
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
@@ -97,6 +107,8 @@ struct QueueKeys {
     mx: Vec<String>,
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
+    rate: Option<RateKey>,
+    connect_rate: Option<RateKey>,
     tls: Option<TlsMode>,
 }
 
@@ -218,6 +230,7 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
 
 fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     apply_relay_keys(settings, &mut file)?;
+    apply_pace_keys(settings, &file);
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);
     set(&mut settings.data_rate_min, file.min_data_rate);
@@ -231,6 +244,7 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set(&mut settings.sessions_per_site, file.max_sessions);
     set(&mut settings.recipients_max, file.max_recipients);
     set(&mut settings.sender_refusals, file.sender_refusals);
+    settings.stop_on = stop_rules(&file.stop_on.take().unwrap_or_default())?;
     set_time(&mut settings.dns_timeout, file.dns_timeout);
     set_time(&mut settings.idle, file.idle);
     set_time(&mut settings.session_age_max, file.session_age);
@@ -328,6 +342,14 @@ fn apply_relay_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()
     Ok(())
 }
 
+fn stop_rules(texts: &[String]) -> Result<Vec<StopRule>> {
+    let rule = |text: &String| {
+        let rule = text.parse::<StopRule>();
+        rule.map_err(|error| Failure::new(Exit::Config, format!("stop_on: {error}")).into())
+    };
+    texts.iter().map(rule).collect()
+}
+
 fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
     QueueSettings {
         name,
@@ -335,6 +357,8 @@ fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
         mx: keys.mx,
         workers_max: keys.max_workers,
         sessions_per_site: keys.max_sessions,
+        rate: rate(keys.rate),
+        connect_rate: rate(keys.connect_rate),
         tls: keys.tls.map(TlsMode::policy),
     }
 }
@@ -354,6 +378,10 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.port, flags.port);
     set(&mut settings.state, flags.state.clone());
     set(&mut settings.workers_max, flags.max_workers);
+    if !flags.stop_on.is_empty() {
+        settings.stop_on = stop_rules(&flags.stop_on)?;
+    }
+    rate_flag(&mut settings.rate, flags.rate.as_deref())?;
     set(&mut settings.dns_timeout, flags.dns_timeout);
     set(&mut settings.retry.min, flags.retry_min);
     set(&mut settings.retry.max, flags.retry_max);
@@ -428,6 +456,7 @@ fn check(settings: &Settings) -> Result<()> {
     {
         return config("max_recipients, max_sessions and max_workers must be at least 1".into());
     }
+    check_pace(settings)?;
     if !(1..=100).contains(&settings.fallback_after) {
         return config("fallback_after must be between 1 and 100".into());
     }

@@ -13,7 +13,6 @@ use super::args::{DeliveryArgs, ShowArgs};
 use super::exit::{Exit, Failure};
 use super::{config, say};
 use crate::engine::run::Running;
-use crate::engine::shared::EarlyEnd;
 use crate::progress::Progress;
 use crate::report::summary::stopped_line;
 
@@ -28,10 +27,8 @@ pub enum Stopped {
     Signal,
     /// `--run-for`.
     Time,
-    /// `mailer ctl stop`.
-    Order,
-    /// `--stop-on`.
-    Rule,
+    /// `mailer ctl stop` or `--stop-on`.
+    Early,
     /// No server anywhere answers.
     Blocked,
     /// The engine itself: no name server, no room for the ledger, credentials that are not accepted.
@@ -67,15 +64,7 @@ pub fn watch(
                 () if stop_after.is_some_and(|after| now >= began + after) => {
                     Some((Stopped::Time, now))
                 }
-                () if running.early_end().is_some() => {
-                    let is_order = matches!(running.early_end(), Some(EarlyEnd::Order));
-                    let why = if is_order {
-                        Stopped::Order
-                    } else {
-                        Stopped::Rule
-                    };
-                    Some((why, now))
-                }
+                () if running.early_end().is_some() => Some((Stopped::Early, now)),
                 () if running.is_stopping() || running.trouble().is_some() => {
                     Some((Stopped::Engine, now))
                 }
@@ -84,7 +73,7 @@ pub fn watch(
             };
             if let Some((why, _)) = stopped {
                 running.stop();
-                if why == Stopped::Signal
+                if matches!(why, Stopped::Signal | Stopped::Early)
                     && let Some(progress) = &progress
                 {
                     progress.note(

@@ -24,7 +24,9 @@ use super::stops::StoppedSite;
 use super::teller::Teller;
 use super::worker::{Run, Worker};
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Envelope, Passage, QueueId, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{
+    DestinationId, Envelope, Passage, QueueId, SiteId, Stage, Status, Verdict, WorkerId,
+};
 use crate::queue::event::{Action, Event};
 use crate::queue::{Answer, Dispatcher, origin_of};
 
@@ -199,6 +201,8 @@ impl QueueThread {
                 worker,
                 destination,
                 site,
+                source,
+                messages_per_session,
                 plan,
                 serial,
                 envelopes,
@@ -208,6 +212,8 @@ impl QueueThread {
                     Run {
                         destination,
                         site,
+                        source,
+                        messages_per_session,
                         exchange: plan,
                         serial,
                         envelopes,
@@ -334,7 +340,11 @@ impl QueueThread {
                 took_ms: 0,
             });
         }
-        self.teller.tell();
+        // What names and hosts say is never about the batch: it was an order.
+        match verdict.stage {
+            Stage::Batch => self.teller.tell_as_ordered(),
+            _ => self.teller.tell(),
+        }
     }
 
     /// Leaves mail for this run. Mail that was never tried gets the reason that holds for its destination.

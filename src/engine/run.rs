@@ -29,6 +29,7 @@ use super::resolve::{Finder, Policies};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
 use super::shared::{EarlyEnd, Shared};
+use super::sources;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
@@ -114,6 +115,8 @@ pub struct RunEnd {
     pub no_dns: bool,
     /// What made it useless to go on, if anything did.
     pub trouble: Option<String>,
+    /// Why it was ended before its work was done, if the operator or a rule of `--stop-on` did that.
+    pub early_end: Option<EarlyEnd>,
     /// Sites that nothing more was sent to, since their servers refuse us as the sender.
     pub stopped_sites: Vec<StoppedSite>,
     /// The thread whose panic ended the run, if one did: what is not settled is pending.
@@ -161,8 +164,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
-    let permits = parts::permit_table(&shared.settings);
-    let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
+    let permits = permits(&shared.settings, &names, &inboxes);
     let (answers, answered) = unbounded();
     let destinations = router.names();
     let ways = Ways {
@@ -178,6 +180,8 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         finder,
         names: router.names(),
         inboxes: inboxes.clone(),
+        permits: Arc::clone(&permits),
+        relay_terms: parts::relay_terms(&shared.settings),
         shared: Arc::clone(&shared),
         no_dns: Arc::clone(&no_dns),
         asked,
@@ -227,6 +231,13 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         queues,
         over,
     })
+}
+
+fn permits(settings: &Settings, names: &[String], inboxes: &[Sender<Inbox>]) -> Arc<SharedPermits> {
+    let names = names.iter().map(String::as_str);
+    let limits = parts::permit_limits(settings, settings.workers_max, names);
+    let table = limits.table(sources::count(&settings.bind));
+    Arc::new(SharedPermits::new(table, inboxes.to_vec()))
 }
 
 fn share(
@@ -438,6 +449,7 @@ impl Running {
             read,
             no_dns: self.no_dns.load(Relaxed),
             trouble: self.shared.trouble().map(str::to_owned),
+            early_end: self.shared.early_end().cloned(),
             stopped_sites: self.shared.stops.from(0),
             breakdown,
             forgiven: self.shared.forgiven().cloned(),
@@ -463,7 +475,7 @@ impl Levers {
         outcome
     }
 
-    /// Puts the limits of `settings` into force: workers in total and per queue, sessions per site. More takes effect at
+    /// Puts the limits of `settings` into force: workers in total and per queue, sessions per site, rates. More takes effect at
     /// once, less as runs of mail end. Queues are those of the start.
     pub fn set_limits(&self, settings: &Settings) {
         let limits = |id: QueueId| {
@@ -473,20 +485,10 @@ impl Levers {
                 .find(|queue| queue.name == self.routes.name(id))
         };
         let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
-        let windows: Vec<(QueueId, u32)> = ids
-            .clone()
-            .map(|id| {
-                (
-                    id,
-                    limits(id)
-                        .and_then(|own| own.sessions_per_site)
-                        .unwrap_or(u32::MAX),
-                )
-            })
-            .collect();
         let workers_max = settings.workers_max.min(self.room);
+        let names = ids.clone().map(|id| self.routes.name(id));
         self.permits
-            .set_limits(workers_max, settings.sessions_per_site, &windows);
+            .set_limits(&parts::permit_limits(settings, workers_max, names));
         for (inbox, id) in self.inboxes.iter().zip(ids) {
             let workers_max = limits(id)
                 .and_then(|own| own.workers_max)

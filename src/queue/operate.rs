@@ -380,7 +380,7 @@ impl<P: Clone> Dispatcher<P> {
             };
             let waiting = destination.waiting.len();
             let report = found.entry(*site).or_insert_with(|| SiteReport {
-                view: self.sites[*site].view(),
+                view: self.sites[*site].view(self.config.session_backlog),
                 destination: destination.id,
                 plan: plan.clone(),
                 destinations: 0,

@@ -25,7 +25,7 @@ use crate::mail::{
     DestinationId, Domain, Enhanced, QueueId, Scope, SiteId, Stage, Status, Verdict,
 };
 use crate::queue::event::Event;
-use crate::queue::{self, Order, Whom};
+use crate::queue::{self, Order, Rate, Whom};
 
 /// How long queues may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -61,10 +61,11 @@ enum Target {
 
 /// New limits.
 #[derive(Clone, Copy, Debug)]
-struct Limits<'a> {
+struct Limits {
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
-    rate: Option<&'a str>,
+    /// `Some(None)`: no limit any more.
+    rate: Option<Option<Rate>>,
 }
 
 impl Operator {
@@ -123,7 +124,7 @@ impl Operator {
                 let limits = Limits {
                     max_workers: *max_workers,
                     max_sessions: *max_sessions,
-                    rate: rate.as_deref(),
+                    rate: rate.as_deref().map(rate_of).transpose()?,
                 };
                 self.set(target, limits)
             }
@@ -245,7 +246,7 @@ impl Operator {
         Err(("sites cannot be promoted in this run".into(), None))
     }
 
-    fn set(&mut self, target: &str, limits: Limits<'_>) -> Outcome {
+    fn set(&mut self, target: &str, limits: Limits) -> Outcome {
         let numbers = [limits.max_workers, limits.max_sessions];
         if numbers
             .iter()
@@ -265,7 +266,7 @@ impl Operator {
         }
     }
 
-    fn set_general(&mut self, limits: Limits<'_>) -> Outcome {
+    fn set_general(&mut self, limits: Limits) -> Outcome {
         let queues = self.levers.inboxes.len() as u32;
         if limits.max_workers.is_some_and(|most| most < queues) {
             let text = format!("there are {queues} queues: each needs a worker");
@@ -285,11 +286,15 @@ impl Operator {
                 let before = std::mem::replace(&mut settings.sessions_per_site, most);
                 said.push(changed(most, before, "sessions with a site"));
             }
+            if let Some(rate) = limits.rate {
+                let before = std::mem::replace(&mut settings.rate, rate);
+                said.push(format!("{} to a site", changed_rate(rate, before)));
+            }
             format!("all queues together: {}", said.join("; "))
         }))
     }
 
-    fn set_queue(&mut self, queue: QueueId, limits: Limits<'_>) -> Outcome {
+    fn set_queue(&mut self, queue: QueueId, limits: Limits) -> Outcome {
         let name = self.queue_name(queue);
         let said = self.levers.change(|settings| {
             let (workers_max, sessions) = (settings.workers_max, settings.sessions_per_site);
@@ -309,13 +314,17 @@ impl Operator {
                     said.push(format!("the general maximum is {sessions}"));
                 }
             }
+            if let Some(rate) = limits.rate {
+                let before = std::mem::replace(&mut own.rate, rate);
+                said.push(changed_rate(rate, before));
+            }
             Some(format!("queue {name}: {}", said.join("; ")))
         });
         // A configuration that was read again may have lost it.
         said.ok_or_else(|| (format!("queue {name} is not in the configuration"), None))
     }
 
-    fn set_site(&mut self, id: DestinationId, name: &str, limits: Limits<'_>) -> Outcome {
+    fn set_site(&mut self, id: DestinationId, name: &str, limits: Limits) -> Outcome {
         if limits.max_workers.is_some() {
             let hint = "its sessions are limited by max-sessions=N";
             let text = format!("{name} is a domain: only queues have workers of their own");
@@ -323,11 +332,22 @@ impl Operator {
         }
         let (site, others) = self.site_of(id, name)?;
         let mut said = Vec::new();
+        let permits = &self.levers.permits;
+        let before = permits.site_status(site);
+        permits.set_site_bounds(site, limits.max_sessions, limits.rate);
         if let Some(most) = limits.max_sessions {
-            let before = self.levers.permits.site_status(site).window;
-            self.levers.permits.set_site_bounds(site, Some(most));
-            said.push(changed(most, before, "sessions"));
+            said.push(changed(most, before.bounds.max, "sessions"));
         }
+        if let Some(rate) = limits.rate {
+            let before = before.rate_per_minute.map(|rate| format!("{rate:.0}/min"));
+            said.push(format!(
+                "{}, until now {}",
+                rate_in_words(rate),
+                before.as_deref().unwrap_or("without limit")
+            ));
+        }
+        // Queues that were refused for the old limit look again.
+        self.levers.change(|_| ());
         let others = match others {
             0 => String::new(),
             1 => " and another domain that its servers serve".to_owned(),
@@ -489,6 +509,29 @@ fn grouped(number: usize) -> String {
 /// `at most 20 workers, until now 3`.
 fn changed(now: u32, before: u32, what: &str) -> String {
     format!("at most {now} {what}, until now {before}")
+}
+
+/// A rate as it is typed.
+fn rate_of(text: &str) -> Result<Option<Rate>, (String, Option<String>)> {
+    match text {
+        "none" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error| (format!("rate: {error}"), None)),
+    }
+}
+
+/// `at most 600/min`.
+fn rate_in_words(rate: Option<Rate>) -> String {
+    rate.map_or("no limit of the rate".to_owned(), |rate| {
+        format!("at most {rate}")
+    })
+}
+
+fn changed_rate(now: Option<Rate>, before: Option<Rate>) -> String {
+    let before = before.map_or("without limit".to_owned(), |rate| rate.to_string());
+    format!("{}, until now {before}", rate_in_words(now))
 }
 
 /// An order as it could have been typed.

@@ -143,6 +143,7 @@ impl Operator {
             queue: self.queue_name(queue),
             sessions: status.held,
             window: status.window,
+            rate_per_minute: status.rate_per_minute,
             gate: gate(report.view.gate).to_owned(),
             error: report.failure.as_deref().map(reason),
             ..SiteRow::default()
