@@ -6,13 +6,14 @@
 //! |---|---|---|
 //! | face | `cli`, `report`, `progress`, `sink` | sockets and locks in `cli` |
 //! | engine | `engine` | printing, argument parsing |
-//! | world | `net`, `dns`, `batch`, `ledger`, `job`, `hosts` | policy, printing |
+//! | world | `net`, `dns`, `batch`, `control`, `ledger`, `job`, `hosts` | policy, printing |
 //! | decisions | `route`, `queue`, `retry` | I/O, threads, a clock |
 //! | formats | `mbox`, `smtp` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
 pub mod batch;
 pub mod cli;
+pub mod control;
 pub mod dns;
 pub mod engine;
 pub mod hosts;

@@ -10,6 +10,8 @@ mod check;
 mod desk;
 #[path = "simulation/fallback.rs"]
 mod fallback;
+#[path = "simulation/orders.rs"]
+mod orders;
 #[path = "simulation/scenario.rs"]
 mod scenario;
 #[path = "simulation/sender.rs"]

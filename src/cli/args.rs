@@ -7,13 +7,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::stop_on::StopRule;
 use crate::job::path_text;
 
 mod choice;
+mod ctl;
 mod jobs;
 mod time;
 
 pub use choice::{DsnNotify, DsnRet, Flavour, InDoubtMode, TlsMode};
+pub use ctl::{CtlArgs, CtlOrder, CtlShow};
 pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
@@ -49,6 +52,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Show how far a job has come and what to do next; without a name, the latest
     Status(StatusArgs),
+    /// Control a job that runs: show, set limits, pause, resume, drop, fail, stop
+    Ctl(CtlArgs),
     /// Write what became of each recipient of a job
     Report(ReportArgs),
     /// Decide about mail in doubt: it was delivered, or is to be sent again
@@ -206,6 +211,10 @@ pub struct DeliveryArgs {
     /// Begin nothing new after this time of day, HH:MM; what is pending then is left (exit status 75)
     #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
     pub finish_by: Option<TimeOfDay>,
+    /// Stop in order once this happens, e.g. 'refused>5%', 'deferred>50% of 500', 'refused>100' (repeatable); a share is
+    /// judged from 100 results on, or as many as 'of' says
+    #[arg(long, value_name = "RULE", value_parser = stop_rule)]
+    pub stop_on: Vec<String>,
     /// What becomes of mail whose final dot was sent and never answered [default: resend]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub in_doubt: Option<InDoubtMode>,
@@ -223,6 +232,11 @@ pub struct DeliveryArgs {
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_bytes: Option<u64>,
+}
+
+/// A rule of `--stop-on`, kept as it was typed.
+fn stop_rule(text: &str) -> Result<String, String> {
+    text.parse::<StopRule>().map(|_| text.to_owned())
 }
 
 /// What is shown of a run.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
+use crate::engine::stop_on::StopRule;
 use crate::ledger::record::are_kept;
 
 mod pace;
@@ -60,6 +61,7 @@ struct File {
     source_rate: Option<RateKey>,
     max_recipients: Option<usize>,
     sender_refusals: Option<u32>,
+    stop_on: Option<Vec<String>>,
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
@@ -255,6 +257,7 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set(&mut settings.sessions_per_site, file.max_sessions);
     set(&mut settings.recipients_max, file.max_recipients);
     set(&mut settings.sender_refusals, file.sender_refusals);
+    settings.stop_on = stop_rules(&file.stop_on.take().unwrap_or_default())?;
     set_time(&mut settings.dns_timeout, file.dns_timeout);
     set_time(&mut settings.idle, file.idle);
     set_time(&mut settings.session_age_max, file.session_age);
@@ -352,6 +355,14 @@ fn apply_relay_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()
     Ok(())
 }
 
+fn stop_rules(texts: &[String]) -> Result<Vec<StopRule>> {
+    let rule = |text: &String| {
+        let rule = text.parse::<StopRule>();
+        rule.map_err(|error| Failure::new(Exit::Config, format!("stop_on: {error}")).into())
+    };
+    texts.iter().map(rule).collect()
+}
+
 fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
     QueueSettings {
         name,
@@ -380,6 +391,9 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.port, flags.port);
     set(&mut settings.state, flags.state.clone());
     set(&mut settings.workers_max, flags.max_workers);
+    if !flags.stop_on.is_empty() {
+        settings.stop_on = stop_rules(&flags.stop_on)?;
+    }
     rate_flag(&mut settings.rate, flags.rate.as_deref())?;
     set(&mut settings.dns_timeout, flags.dns_timeout);
     set(&mut settings.retry.min, flags.retry_min);

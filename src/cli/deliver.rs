@@ -76,8 +76,15 @@ pub fn deliver(
         ledger,
         is_live: batch.is_live,
         memory,
+        job_dir: Some(job.dir().to_owned()),
     };
     let running = run::start(work, settings).map_err(start_failure)?;
+    if let Some(error) = running.control_failure().filter(|_| !show.quiet) {
+        say::complain(format!(
+            "job {} cannot be controlled while it runs: {error}",
+            job.id()
+        ));
+    }
     if let Err(error) = job.sync() {
         say::complain(error);
         running.stop();

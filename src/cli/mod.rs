@@ -5,6 +5,7 @@ pub mod batch;
 mod cancel;
 mod conclude;
 pub mod config;
+mod ctl;
 mod deliver;
 pub mod exit;
 mod explain;
@@ -76,6 +77,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Resume(args) => resume::run(&args),
         Command::Jobs(args) => jobs::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Settle(args) => settle::run(&args),
         Command::Retry(args) => retry::run(&args),

@@ -11,7 +11,9 @@
 //! | `hosts`, `memory`, `reach` | what is known of hosts; what other runs knew and will know; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
+//! | `control` | orders of the operator: the socket, what becomes of them, what is shown |
 //! | `limits` | how many workers this machine has room for |
+//! | `stop_on` | when a run stops because too much of it goes wrong |
 //! | `book` | the ledger's thread |
 //! | `guard` | what becomes of the run if a thread panics |
 //! | `parts`, `terms` | what settings become; what is known of a site before its first session |
@@ -22,6 +24,7 @@
 //! argument parsing, knowledge of SMTP beyond "await, send body, done".
 
 pub mod book;
+pub mod control;
 pub mod desk;
 pub mod dial;
 pub mod explain;
@@ -44,6 +47,7 @@ pub mod settings;
 pub mod shared;
 pub mod sources;
 pub mod status;
+pub mod stop_on;
 pub mod stops;
 pub mod teller;
 mod terms;

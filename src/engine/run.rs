@@ -8,14 +8,16 @@
 //! queues are told that no more mail comes, retire their workers and end. If a thread panics it ends earlier: see `guard`.
 
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::book::{self, Book, Entry};
+use super::control::{Control, Operator};
 use super::guard::{Breakdown, Watch};
 use super::limits;
 use super::memory::{self, Memory};
@@ -26,7 +28,7 @@ use super::pool::{Crew, Pool};
 use super::queue::{Inbox, QueueThread, Ways};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
-use super::shared::Shared;
+use super::shared::{EarlyEnd, Shared};
 use super::sources;
 use super::status::Gauges;
 use super::stops::StoppedSite;
@@ -71,16 +73,17 @@ pub struct Work {
     pub is_live: bool,
     /// What earlier runs have learned of receivers, and where this one keeps what it learns; `None`: it does without.
     pub memory: Option<HostStore>,
+    /// The directory of the job, where the run can be controlled; `None`: it cannot.
+    pub job_dir: Option<PathBuf>,
 }
 
 /// A run under way.
 pub struct Running {
     shared: Arc<Shared>,
-    routes: Arc<RouteTable>,
-    permits: Arc<SharedPermits>,
+    levers: Arc<Levers>,
     inboxes: Vec<Sender<Inbox>>,
-    /// Workers that this machine has room for.
-    room: u32,
+    control: Option<Control>,
+    control_failure: Option<io::Error>,
     no_dns: Arc<AtomicBool>,
     intake: JoinHandle<Option<ReadEnd>>,
     is_live: bool,
@@ -89,6 +92,17 @@ pub struct Running {
     router: JoinHandle<()>,
     queues: Vec<JoinHandle<()>>,
     over: Receiver<()>,
+}
+
+/// What can be changed while a run goes on.
+pub struct Levers {
+    pub(super) routes: Arc<RouteTable>,
+    pub(super) permits: Arc<SharedPermits>,
+    pub(super) inboxes: Vec<Sender<Inbox>>,
+    /// Workers that this machine has room for.
+    pub(super) room: u32,
+    /// The settings whose limits are in force.
+    in_force: Mutex<Settings>,
 }
 
 /// What a run came to.
@@ -105,6 +119,8 @@ pub struct RunEnd {
     pub no_dns: bool,
     /// What made it useless to go on, if anything did.
     pub trouble: Option<String>,
+    /// Why it was ended before its work was done, if the operator or a rule of `--stop-on` did that.
+    pub early_end: Option<EarlyEnd>,
     /// Sites that nothing more was sent to, since their servers refuse us as the sender.
     pub stopped_sites: Vec<StoppedSite>,
     /// The thread whose panic ended the run, if one did: what is not settled is pending.
@@ -135,6 +151,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         ledger,
         is_live,
         memory: store_of_hosts,
+        job_dir,
     } = work;
     check_sources(&settings)?;
     let room = limits::room(&limits::look());
@@ -156,9 +173,12 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let (questions, asked) = unbounded();
     let permits = permits(&shared.settings, &names, &inboxes);
     let (memory, memory_keeper) = remember(store_of_hosts, &shared, &permits)?;
+    let (answers, answered) = unbounded();
+    let destinations = router.names();
     let ways = Ways {
         questions,
         names: router.names(),
+        answers,
         permits: Arc::clone(&permits),
         inboxes: inboxes.clone(),
         watch: watch.clone(),
@@ -185,13 +205,32 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         reader,
         is_live,
     };
+    let levers = Arc::new(Levers {
+        in_force: Mutex::new(shared.settings.clone()),
+        routes,
+        permits,
+        inboxes: inboxes.clone(),
+        room,
+    });
+    let operator = Operator::new(
+        Arc::clone(&levers),
+        Arc::clone(&shared),
+        destinations,
+        answered,
+    );
+    let control = job_dir.map(|dir| Control::start(&dir, operator, &watch));
+    let (control, control_failure) = match control {
+        Some(Ok(control)) => (Some(control), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
     let intake = start_intake(reading, to_router, &shared, watch)?;
     Ok(Running {
         shared,
-        routes,
-        permits,
+        levers,
         inboxes,
-        room,
+        control,
+        control_failure,
         no_dns,
         intake,
         is_live,
@@ -327,26 +366,20 @@ impl Running {
         !matches!(self.over.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
-    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site, rates.
-    /// More takes effect at once, less as runs of mail end. Queues are those of the start.
+    /// Puts the limits of `settings` into force while the run goes on: see [`Levers::set_limits`].
     pub fn set_limits(&self, settings: &Settings) {
-        let limits = |id: QueueId| {
-            settings
-                .queues
-                .iter()
-                .find(|queue| queue.name == self.routes.name(id))
-        };
-        let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
-        let workers_max = settings.workers_max.min(self.room);
-        let names = ids.clone().map(|id| self.routes.name(id));
-        self.permits
-            .set_limits(&parts::permit_limits(settings, workers_max, names));
-        for (inbox, id) in self.inboxes.iter().zip(ids) {
-            let workers_max = limits(id)
-                .and_then(|own| own.workers_max)
-                .unwrap_or(workers_max);
-            let _ = inbox.send(Event::LimitsChanged { workers_max });
-        }
+        *self.levers.lock() = settings.clone();
+        self.levers.set_limits(settings);
+    }
+
+    /// Why the run cannot be controlled, if it was to be.
+    pub fn control_failure(&self) -> Option<&io::Error> {
+        self.control_failure.as_ref()
+    }
+
+    /// Why the run is to end before its work is done, if somebody or something has decided so.
+    pub fn early_end(&self) -> Option<&EarlyEnd> {
+        self.shared.early_end()
     }
 
     /// What makes it useless to go on, if anything does: a relay that does not accept our credentials.
@@ -393,7 +426,9 @@ impl Running {
     ///
     /// # Panics
     /// If the ledger's thread panicked: nothing is known then.
-    pub fn finish(self) -> RunEnd {
+    pub fn finish(mut self) -> RunEnd {
+        // Nobody is told to do what cannot be done any more.
+        drop(self.control.take());
         for inbox in &self.inboxes {
             let _ = inbox.send(Event::InputClosed);
         }
@@ -404,6 +439,7 @@ impl Running {
             None
         };
         drop(self.inboxes);
+        drop(self.levers);
         let breakdown = self.shared.breakdown().cloned();
         // After a breakdown some may wait for what never comes. They send nothing more.
         if read.is_some() && breakdown.is_none() {
@@ -426,10 +462,52 @@ impl Running {
             read,
             no_dns: self.no_dns.load(Relaxed),
             trouble: self.shared.trouble().map(str::to_owned),
+            early_end: self.shared.early_end().cloned(),
             stopped_sites: self.shared.stops.from(0),
             breakdown,
             forgiven: self.shared.forgiven().cloned(),
             memory_trouble: self.memory.end(),
+        }
+    }
+}
+
+impl Levers {
+    fn lock(&self) -> MutexGuard<'_, Settings> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The settings whose limits are in force.
+    pub fn in_force(&self) -> Settings {
+        self.lock().clone()
+    }
+
+    /// Changes limits that are in force: what was set before, by whomever, stays.
+    pub fn change<T>(&self, act: impl FnOnce(&mut Settings) -> T) -> T {
+        let mut settings = self.lock();
+        let outcome = act(&mut settings);
+        self.set_limits(&settings);
+        outcome
+    }
+
+    /// Puts the limits of `settings` into force: workers in total and per queue, sessions per site, rates. More takes effect at
+    /// once, less as runs of mail end. Queues are those of the start.
+    pub fn set_limits(&self, settings: &Settings) {
+        let limits = |id: QueueId| {
+            settings
+                .queues
+                .iter()
+                .find(|queue| queue.name == self.routes.name(id))
+        };
+        let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
+        let workers_max = settings.workers_max.min(self.room);
+        let names = ids.clone().map(|id| self.routes.name(id));
+        self.permits
+            .set_limits(&parts::permit_limits(settings, workers_max, names));
+        for (inbox, id) in self.inboxes.iter().zip(ids) {
+            let workers_max = limits(id)
+                .and_then(|own| own.workers_max)
+                .unwrap_or(workers_max);
+            let _ = inbox.send(Event::LimitsChanged { workers_max });
         }
     }
 }

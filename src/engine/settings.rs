@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::stop_on::StopRule;
 use crate::net::TlsFiles;
 use crate::queue::pace::Rate;
 use crate::retry::InDoubt;
@@ -78,6 +79,8 @@ pub struct Settings {
     /// Distinct messages that a site may refuse because of the sender, none accepted in between, before it is stopped for
     /// the rest of the run; 0: any number.
     pub sender_refusals: u32,
+    /// When the run stops because too much of it goes wrong.
+    pub stop_on: Vec<StopRule>,
     /// How long a worker without mail keeps its session and itself.
     pub idle: Duration,
     /// How long a session may be used at most; time, not count, so that fast servers get more mail than slow ones.
@@ -259,6 +262,7 @@ impl Default for Settings {
             source_rate: None,
             recipients_max: 50,
             sender_refusals: 10,
+            stop_on: Vec::new(),
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,
             timeouts: Timeouts::default(),

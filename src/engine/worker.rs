@@ -17,6 +17,8 @@
 //! socket shows without a round trip.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -49,6 +51,8 @@ pub struct Run {
     pub messages_per_session: Option<u32>,
     /// How to reach it.
     pub exchange: Arc<Exchange>,
+    /// Its number: those of later runs are higher.
+    pub serial: u64,
     /// What goes there; envelopes of one message stand together.
     pub envelopes: Vec<Envelope>,
 }
@@ -67,6 +71,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     inbox: Sender<Inbox>,
     runs: Receiver<Run>,
+    /// The stop mark: runs up to this number are given back at the next message.
+    mark: Arc<AtomicU64>,
     session: Option<Session>,
     /// Before the desk, so that it goes first if the thread panics: what has ended is told, then the rest is settled.
     teller: Teller,
@@ -88,13 +94,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker of `queue` without a session, that takes its runs from this channel.
+    /// A worker of `queue` without a session, that takes its runs from this channel and heeds this stop mark.
     pub fn new(
         id: WorkerId,
         queue: QueueId,
         shared: Arc<Shared>,
         inbox: Sender<Inbox>,
-        runs: Receiver<Run>,
+        (runs, mark): (Receiver<Run>, Arc<AtomicU64>),
     ) -> Worker {
         let desk = Desk::new(id, inbox.clone(), shared.book.clone(), Via::none(queue));
         let teller = Teller::new(shared.book.clone(), queue);
@@ -104,6 +110,7 @@ impl Worker {
             shared,
             inbox,
             runs,
+            mark,
             session: None,
             teller,
             desk,
@@ -133,7 +140,8 @@ impl Worker {
     /// A run, and those that are given ahead.
     fn deliver(&mut self, run: Run) {
         self.messages_max = run.messages_per_session;
-        self.desk.take_run(run.destination, run.envelopes);
+        self.desk
+            .take_run(run.destination, run.serial, run.envelopes);
         let mut target = Some(Target {
             site: run.site,
             source: run.source,
@@ -151,7 +159,8 @@ impl Worker {
 
     /// A session, then transactions until nothing is left for it or it is of no more use.
     fn deliver_over(&mut self, target: &Target) {
-        if self.shared.is_stopping() || !self.ensure_session(target) {
+        self.heed_mark();
+        if self.shared.is_stopping() || self.desk.is_empty() || !self.ensure_session(target) {
             return;
         }
         let mut begun = !self.shared.is_stopping() && self.begin_next();
@@ -298,9 +307,15 @@ impl Worker {
         loaded
     }
 
+    /// What the operator holds or ends is given back: it is not begun.
+    fn heed_mark(&mut self) {
+        self.desk.give_back(self.mark.load(Acquire));
+    }
+
     /// Fills `parcel` with the next message that can be sent; those that cannot are settled as invalid on the way.
     fn load(&mut self, parcel: &mut Parcel) -> bool {
         let recipients_max = self.session.as_ref().map_or(1, Session::recipients_max);
+        self.heed_mark();
         while self.may_take() && self.desk.take_group(recipients_max, &mut parcel.envelopes) {
             parcel.began = Instant::now();
             let via = Via::none(self.queue);
@@ -400,7 +415,8 @@ impl Worker {
                 });
             }
             self.messages_max = run.messages_per_session;
-            self.desk.take_run(run.destination, run.envelopes);
+            self.desk
+                .take_run(run.destination, run.serial, run.envelopes);
         }
         let mut next = std::mem::take(&mut self.next);
         if self.load(&mut next) {

@@ -98,6 +98,10 @@ impl<P: Clone> Dispatcher<P> {
             }
             _ => {}
         }
+        let envelopes = self.end_by_order(d, envelopes, t);
+        if envelopes.is_empty() {
+            return;
+        }
         let envelopes = self.divert(d, envelopes, in_front, t);
         if !envelopes.is_empty() {
             self.keep(d, envelopes, in_front, t);
@@ -132,10 +136,11 @@ impl<P: Clone> Dispatcher<P> {
             _ => {}
         }
         let count = envelopes.len();
+        let held = self.is_held(d);
         self.backlog.put(d, envelopes, in_front);
         match self.backlog[d].state {
             State::Unresolved => self.ask(d, t),
-            State::Known { site, .. } => self.list(d, site, count),
+            State::Known { site, .. } if !held => self.list(d, site, count),
             _ => {}
         }
     }
@@ -154,7 +159,7 @@ impl<P: Clone> Dispatcher<P> {
     pub(super) fn withdraw(&mut self, d: u32) -> Vec<Envelope> {
         let all = self.backlog.take_all(d);
         if let State::Known { site, .. } = self.backlog[d].state
-            && !all.is_empty()
+            && self.destination_links.is_linked(d)
         {
             self.sites[site].waiting -= all.len();
             let list = &mut self.sites[site].destinations;
@@ -223,7 +228,7 @@ impl<P: Clone> Dispatcher<P> {
     }
 
     /// What is known to hinder a destination's mail: its name could not be looked up, or its site has failed.
-    fn hindrance(&self, d: u32) -> Option<Arc<Verdict>> {
+    pub(super) fn hindrance(&self, d: u32) -> Option<Arc<Verdict>> {
         match &self.backlog[d].state {
             State::Failed { why, .. } => Some(why.clone()),
             State::Known { site, .. } => self.sites[*site].failure.clone(),
@@ -275,7 +280,13 @@ impl<P: Clone> Dispatcher<P> {
         });
     }
 
-    fn refuse(&mut self, d: u32, envelopes: Vec<Envelope>, why: Arc<Verdict>, t: &mut Turn<'_, P>) {
+    pub(super) fn refuse(
+        &mut self,
+        d: u32,
+        envelopes: Vec<Envelope>,
+        why: Arc<Verdict>,
+        t: &mut Turn<'_, P>,
+    ) {
         if !envelopes.is_empty() {
             t.actions.push(Action::Refuse {
                 destination: self.backlog[d].id,

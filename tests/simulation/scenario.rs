@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mailer::mail::DestinationId;
-use mailer::queue::origin_of;
+use mailer::queue::{Order, origin_of};
 
 /// How a site treats those who connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +81,8 @@ pub struct Scenario {
     pub run_for: Duration,
     pub expire: Option<Duration>,
     pub stop: Option<Duration>,
+    /// What the operator orders, and when.
+    pub orders: Vec<(Duration, Order)>,
     /// Longest time an event spends in an inbox, in milliseconds.
     pub inbox_ms: u64,
     /// Of a thousand assignments, how many end with the thread.
@@ -129,7 +131,7 @@ impl Scenario {
         let windows = (0..rng.u32(0..3))
             .map(|_| (rng.u32(0..sites), rng.u32(1..8)))
             .collect();
-        Scenario {
+        let mut scenario = Scenario {
             seed,
             queue_maxima: maxima,
             workers_max: rng.u32(1..13),
@@ -149,8 +151,11 @@ impl Scenario {
             deaths: if rng.u8(0..4) == 0 { 40 } else { 0 },
             sender_refusals: if rng.u8(0..8) == 0 { 0 } else { rng.u32(1..6) },
             fallback,
+            orders: Vec::new(),
             census_every: 64,
-        }
+        };
+        scenario.orders = crate::orders::random(seed, &scenario);
+        scenario
     }
 
     /// Many sites, most of them with little mail, all well-behaved but one in a hundred.
@@ -201,6 +206,7 @@ impl Scenario {
             stop: None,
             inbox_ms: 0,
             deaths: 0,
+            orders: Vec::new(),
             sender_refusals: 10,
             fallback: None,
             census_every: 100_000,

@@ -35,7 +35,8 @@ impl World {
         let site_of = |id: DestinationId| self.scenario.site_of(id);
         let mut passed = HashMap::new();
         for (place, id, _) in dispatcher.envelopes() {
-            if place == Place::Waiting && dispatcher.knows(id) && !passed.contains_key(&id) {
+            let waits = place == Place::Waiting && !books.orders.holds(id);
+            if waits && dispatcher.knows(id) && !passed.contains_key(&id) {
                 let other = |other: &&DestinationId| site_of(**other) == site_of(id);
                 let runs = books.served.iter().filter(other).count() as u32;
                 let count = match books.passed.get(&id) {

@@ -11,7 +11,8 @@ use mailer::mail::{
     Status, Verdict, WorkerId,
 };
 use mailer::queue::{
-    Action, Dispatcher, DispatcherConfig, Event, News, PermitTable, Resolution, Route, origin_of,
+    Action, Dispatcher, DispatcherConfig, Event, News, Order, PermitTable, Resolution, Route,
+    origin_of,
 };
 use mailer::retry::RetryPolicy;
 
@@ -31,6 +32,8 @@ pub enum Happening {
     Wake(usize),
     /// A worker goes on with what it does.
     Step(usize, WorkerId),
+    /// The operator orders something.
+    Order(Order),
     /// A signal stops the run.
     Stop,
 }
@@ -53,6 +56,9 @@ pub struct Tally {
     pub delivered: u64,
     pub sites_stopped: u64,
     pub fell_back: u64,
+    pub orders: u64,
+    pub held_back: u64,
+    pub given_back: u64,
 }
 
 impl Tally {
@@ -62,7 +68,7 @@ impl Tally {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 15] {
+    fn fields(&mut self) -> [&mut u64; 18] {
         [
             &mut self.events,
             &mut self.assigned,
@@ -79,6 +85,9 @@ impl Tally {
             &mut self.delivered,
             &mut self.sites_stopped,
             &mut self.fell_back,
+            &mut self.orders,
+            &mut self.held_back,
+            &mut self.given_back,
         ]
     }
 
@@ -192,6 +201,7 @@ impl World {
             let at = self.start + self.scenario.posts[post].at;
             self.at(at, Happening::Post(post));
         }
+        self.put_orders_on_agenda();
         if let Some(stop) = self.scenario.stop {
             self.at(self.start + stop, Happening::Stop);
         }
@@ -252,6 +262,7 @@ impl World {
                 }
             }
             Happening::Step(q, worker) => self.step(q, worker),
+            Happening::Order(order) => self.order(&order),
             Happening::Stop => {
                 self.stop_sent = true;
                 for q in 0..self.queues.len() {
@@ -352,12 +363,14 @@ impl World {
                 site,
                 source,
                 plan,
+                serial,
                 envelopes,
                 ..
             } => {
                 assert_eq!(plan, site.0, "the plan of another site");
                 self.tally.assigned += 1;
                 self.check_not_stopped(q, site);
+                self.check_orders(q, destination);
                 self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
                 let ahead = self.books.assigned(q, worker, site, &envelopes);
@@ -366,12 +379,15 @@ impl World {
                 let job = Job {
                     destination,
                     site,
+                    serial,
                     source,
                     envelopes,
                 };
                 self.hand_to(q, worker, Item::Job(job));
             }
             Action::Recall { worker } => self.recall(q, worker),
+            Action::GiveBack { worker, serial } => self.mark(q, worker, serial),
+            Action::Answer(answer) => self.note_answer(q, &answer),
             Action::Retire { worker } => {
                 self.books.retired(q, worker);
                 self.hand_to(q, worker, Item::Retire);

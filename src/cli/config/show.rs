@@ -181,6 +181,11 @@ fn limits(settings: &Settings, file: &mut Lines) {
         "messages refused for the sender before a site is left alone; 0: never",
     );
     file.set(
+        "stop_on",
+        list(&strings(&settings.stop_on)),
+        "when a run stops, as in refused>5%",
+    );
+    file.set(
         "max_chunk",
         settings.bdat_bytes_max.to_string(),
         "bytes that may leave by BDAT; 0: never",
