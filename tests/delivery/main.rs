@@ -18,6 +18,7 @@ mod jobs; // going on without the batch
 mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
+mod pace; // how many sessions, and how fast
 mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
 mod refusals; // servers that want no mail of ours
