@@ -9,6 +9,7 @@ mod again; // the same batch or stream once more
 mod auth; // as whom a relay is spoken to
 mod batch; // messages that can be told apart when they arrive
 mod clones; // messages with several recipients
+mod control; // orders that are given while mail is sent
 mod dns; // where mail goes
 mod dot; // what comes before a final dot, and what has left behind it
 mod fallback; // servers that take what others did not

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::log::Log;
 use super::show::Rates;
+use crate::control::log::Log;
 use crate::control::{Reply, Request};
 use crate::engine::resolve::Exchange;
 use crate::engine::router::DestinationNames;
