@@ -167,6 +167,21 @@ fn a_paused_domain_gets_nothing_until_it_is_resumed_while_others_go_on() {
 }
 
 #[test]
+fn after_a_pause_each_session_sends_at_most_what_it_had_begun() {
+    let lab = lab();
+    let program = lab.start_controlled(&Batch::to_domain("big.test", 300), &[]);
+    lab.wait_until(|stats| stats.messages >= 40);
+    lab.order(&["pause", "big.test"]);
+    let before = lab.sink.stats().messages;
+    lab.show_until(|shown| shown.queues[1].held > 0 && shown.queues[1].in_hand == 0);
+    let sent = lab.sink.stats().messages - before;
+    // The message under way and the one given ahead with its dot, by each of two workers.
+    assert!(sent <= 4, "{sent} messages were begun after the pause");
+    lab.order(&["resume", "big.test"]);
+    lab.assert_all_delivered(&program.wait(), 300);
+}
+
+#[test]
 fn a_paused_queue_waits_and_can_be_stopped_with_its_mail_pending() {
     let lab = lab();
     let program = lab.start_controlled(&mixed(100), &[]);
