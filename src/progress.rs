@@ -121,6 +121,10 @@ fn headline(gauges: &Gauges) -> String {
             text.push_str(&format!(", {} {count}", status.name()));
         }
     }
+    let held: u64 = gauges.queues.iter().map(|q| q.held.load(Relaxed)).sum();
+    if held > 0 {
+        text.push_str(&format!(", {held} paused (mailer ctl resume)"));
+    }
     if !gauges.read.load(Relaxed) {
         text.push_str(" (reading)");
     }

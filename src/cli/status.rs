@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -10,6 +11,7 @@ use super::exit::Exit;
 use super::job::due::Due;
 use super::job::view::View;
 use super::{job, say};
+use crate::control::{Reply, Request, log, socket};
 use crate::job::{JobCard, JobState, StateDir};
 use crate::ledger::{Attempt, Outcome};
 use crate::mail::verdict::printable;
@@ -20,6 +22,8 @@ use crate::report::summary::plural;
 const DOUBTFUL_SHOWN: usize = 10;
 /// Sites whose errors are listed.
 const SITES_SHOWN: usize = 10;
+/// Orders that are listed.
+const ORDERS_SHOWN: usize = 5;
 /// Sites that are told apart.
 const SITES_KEPT: usize = 20_000;
 
@@ -38,7 +42,9 @@ pub fn run(args: &StatusArgs) -> Result<Exit> {
     };
     let view = View::open(&state, card)?;
     let gathered = Gathered::of(&view)?;
-    say::to_stdout(&screen(&view, &gathered, &args.state))?;
+    let dir = state.job_dir(&view.card.id);
+    let orders = orders(&view, &dir, &args.state);
+    say::to_stdout(&screen(&view, &gathered, &orders, &args.state))?;
     Ok(Exit::Done)
 }
 
@@ -171,8 +177,37 @@ fn doubtful(message: MessageNo, address: &str, status: Status, last: &Attempt) -
     )
 }
 
+/// What the operator has ordered: what is paused now, and the latest lines of the journal.
+fn orders(view: &View, dir: &Path, args: &StateArgs) -> String {
+    let mut out = String::new();
+    // A run that does not answer is shown without.
+    if view.is_running()
+        && let Ok(Reply::Show(shown)) = socket::ask(dir, &Request::Show { sites: Some(0) })
+    {
+        let held: u64 = shown.queues.iter().map(|queue| queue.held).sum();
+        let queues = shown.queues.iter().filter(|queue| queue.is_paused);
+        let names = queues.map(|queue| format!("queue {}", queue.name));
+        let names: Vec<String> = names.chain(shown.paused).collect();
+        if !names.is_empty() {
+            let resume = job::typed(&format!("ctl {} resume", view.card.id), args);
+            let _ = writeln!(
+                out,
+                "paused: {} ({} held); to go on: {resume}",
+                printable(&names.join(", "), 300),
+                plural(held, "recipient")
+            );
+        }
+    }
+    let lines = log::latest(dir, ORDERS_SHOWN);
+    if !lines.is_empty() {
+        out.push_str("latest orders:\n");
+        list(&mut out, &lines, lines.len() as u64);
+    }
+    out
+}
+
 /// The screen.
-fn screen(view: &View, gathered: &Gathered, args: &StateArgs) -> String {
+fn screen(view: &View, gathered: &Gathered, orders: &str, args: &StateArgs) -> String {
     let mut out = String::new();
     head(&mut out, view);
     table(&mut out, view, gathered);
@@ -182,6 +217,7 @@ fn screen(view: &View, gathered: &Gathered, args: &StateArgs) -> String {
         list(&mut out, &gathered.doubtful, gathered.doubtful_count);
     }
     troubles(&mut out, gathered);
+    out.push_str(orders);
     let next = next_commands(view, gathered, args);
     for (at, line) in next.iter().enumerate() {
         let label = if at == 0 { "next:" } else { "     " };

@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `log` | the journal of orders: a line for each |
 //! | `socket` | the socket's place, who may be at the other end, the client |
 //!
 //! INVARIANTS: requests are at most [`REQUEST_MAX`] bytes, answers at most [`ANSWER_MAX`]; a field that one side does not know
@@ -12,14 +13,13 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod log;
 pub mod socket;
 
 /// The longest request, its line end included.
 pub const REQUEST_MAX: usize = 4096;
 /// The longest answer.
 pub const ANSWER_MAX: usize = 4 << 20;
-/// The file in a job's directory that orders and answers are appended to.
-pub const LOG: &str = "control.log";
 
 /// What a run is asked.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]

@@ -83,7 +83,11 @@ pub fn ask(dir: &Path, request: &Request) -> io::Result<Reply> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line)?;
+    match stream.write_all(&line) {
+        // Who is turned away is told so without being heard.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
     let mut answer = Vec::new();
     let mut reader = BufReader::new(stream).take(ANSWER_MAX as u64);
     reader.read_until(b'\n', &mut answer)?;

@@ -8,7 +8,6 @@
 //! |---|---|
 //! | `operator` | what becomes of a request |
 //! | `show` | what a run looks like |
-//! | `log` | the journal of orders |
 //!
 //! INVARIANTS: only the same user and root are heard; a request is at most [`REQUEST_MAX`] bytes, connections at most
 //! [`CLIENTS_MAX`]. The socket is gone when [`Control`] is dropped; that of a run that was killed is replaced by the next,
@@ -29,7 +28,6 @@ use super::guard::Watch;
 use crate::control::socket;
 use crate::control::{ANSWER_MAX, REQUEST_MAX, Reply, Request};
 
-mod log;
 mod operator;
 mod show;
 

@@ -370,7 +370,7 @@ impl<P: Clone> Dispatcher<P> {
         }
     }
 
-    /// The busiest sites: those with the most workers first, then those with the most mail.
+    /// The busiest sites: those with the most mail first, then those with the most workers.
     fn busiest(&self, most: usize) -> Vec<SiteReport<P>> {
         let mut found: HashMap<u32, SiteReport<P>> = HashMap::new();
         let mut largest: HashMap<u32, usize> = HashMap::new();
@@ -414,7 +414,8 @@ impl<P: Clone> Dispatcher<P> {
         reports.retain(|report| !is_idle(report));
         reports.sort_by_key(|report| {
             let view = &report.view;
-            Reverse((view.workers, view.waiting + report.held, Reverse(view.site)))
+            let mail = view.waiting + report.held + report.in_hand;
+            Reverse((mail, view.workers, Reverse(view.site)))
         });
         reports.truncate(most);
         reports

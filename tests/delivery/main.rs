@@ -10,6 +10,7 @@ mod auth; // as whom a relay is spoken to
 mod batch; // messages that can be told apart when they arrive
 mod cache; // sessions that are used again
 mod clones; // messages with several recipients
+mod control; // orders that are given while mail is sent
 mod dns; // where mail goes
 mod dot; // what comes before a final dot, and what has left behind it
 mod explain; // how mail for a domain would be sent
@@ -22,6 +23,7 @@ mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
 mod memory; // what is remembered of receivers
 mod nights; // what the second run knows from the first
+mod pace; // how many sessions, and how fast
 mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
 mod refusals; // servers that want no mail of ours

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::log::Log;
 use super::show::Rates;
+
+use crate::control::log::Log;
 use crate::control::{Reply, Request};
 use crate::engine::resolve::Exchange;
 use crate::engine::router::DestinationNames;
@@ -25,14 +26,18 @@ use crate::mail::{
     DestinationId, Domain, Enhanced, QueueId, Scope, SiteId, Stage, Status, Verdict,
 };
 use crate::queue::event::Event;
-use crate::queue::{self, Order, Rate, Whom};
+use crate::queue::{self, Order, Whom};
+
+mod limits;
+mod words;
+
+use limits::Limits;
+use words::{hit, in_words, rate_of};
 
 /// How long queues may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Names among which the nearest to a mistyped one is looked for.
 const NAMES_LOOKED_AT: usize = 50_000;
-/// The most workers or sessions that can be asked for.
-const MOST: u32 = 100_000;
 
 /// What a queue answers.
 pub(super) type Answer = queue::Answer<Arc<Exchange>>;
@@ -57,15 +62,6 @@ enum Target {
     All,
     Queue(QueueId),
     Domain(DestinationId, Arc<str>),
-}
-
-/// New limits.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    max_workers: Option<u32>,
-    max_sessions: Option<u32>,
-    /// `Some(None)`: no limit any more.
-    rate: Option<Option<Rate>>,
 }
 
 impl Operator {
@@ -246,116 +242,6 @@ impl Operator {
         Err(("sites cannot be promoted in this run".into(), None))
     }
 
-    fn set(&mut self, target: &str, limits: Limits) -> Outcome {
-        let numbers = [limits.max_workers, limits.max_sessions];
-        if numbers
-            .iter()
-            .flatten()
-            .any(|most| !(1..=MOST).contains(most))
-        {
-            return Err((format!("a maximum is between 1 and {MOST}"), None));
-        }
-        if numbers == [None; 2] && limits.rate.is_none() {
-            let hint = "mailer ctl set QUEUE max-workers=N max-sessions=N rate=R";
-            return Err(("set what?".into(), Some(hint.into())));
-        }
-        match self.target(target)? {
-            Target::All | Target::Queue(QueueId::GENERAL) => self.set_general(limits),
-            Target::Queue(queue) => self.set_queue(queue, limits),
-            Target::Domain(id, name) => self.set_site(id, &name, limits),
-        }
-    }
-
-    fn set_general(&mut self, limits: Limits) -> Outcome {
-        let queues = self.levers.inboxes.len() as u32;
-        if limits.max_workers.is_some_and(|most| most < queues) {
-            let text = format!("there are {queues} queues: each needs a worker");
-            return Err((text, None));
-        }
-        let room = self.levers.room;
-        Ok(self.levers.change(|settings| {
-            let mut said = Vec::new();
-            if let Some(most) = limits.max_workers {
-                let before = std::mem::replace(&mut settings.workers_max, most.min(room));
-                said.push(changed(most.min(room), before, "workers"));
-                if most > room {
-                    said.push(format!("this machine has room for {room}"));
-                }
-            }
-            if let Some(most) = limits.max_sessions {
-                let before = std::mem::replace(&mut settings.sessions_per_site, most);
-                said.push(changed(most, before, "sessions with a site"));
-            }
-            if let Some(rate) = limits.rate {
-                let before = std::mem::replace(&mut settings.rate, rate);
-                said.push(format!("{} to a site", changed_rate(rate, before)));
-            }
-            format!("all queues together: {}", said.join("; "))
-        }))
-    }
-
-    fn set_queue(&mut self, queue: QueueId, limits: Limits) -> Outcome {
-        let name = self.queue_name(queue);
-        let said = self.levers.change(|settings| {
-            let (workers_max, sessions) = (settings.workers_max, settings.sessions_per_site);
-            let own = settings.queues.iter_mut().find(|own| own.name == name)?;
-            let mut said = Vec::new();
-            if let Some(most) = limits.max_workers {
-                let before = own.workers_max.replace(most).unwrap_or(workers_max);
-                said.push(changed(most, before, "workers"));
-                if most > workers_max {
-                    said.push(format!("all queues together have {workers_max}"));
-                }
-            }
-            if let Some(most) = limits.max_sessions {
-                let before = own.sessions_per_site.replace(most).unwrap_or(sessions);
-                said.push(changed(most, before, "sessions with a site"));
-                if most > sessions {
-                    said.push(format!("the general maximum is {sessions}"));
-                }
-            }
-            if let Some(rate) = limits.rate {
-                let before = std::mem::replace(&mut own.rate, rate);
-                said.push(changed_rate(rate, before));
-            }
-            Some(format!("queue {name}: {}", said.join("; ")))
-        });
-        // A configuration that was read again may have lost it.
-        said.ok_or_else(|| (format!("queue {name} is not in the configuration"), None))
-    }
-
-    fn set_site(&mut self, id: DestinationId, name: &str, limits: Limits) -> Outcome {
-        if limits.max_workers.is_some() {
-            let hint = "its sessions are limited by max-sessions=N";
-            let text = format!("{name} is a domain: only queues have workers of their own");
-            return Err((text, Some(hint.into())));
-        }
-        let (site, others) = self.site_of(id, name)?;
-        let mut said = Vec::new();
-        let permits = &self.levers.permits;
-        let before = permits.site_status(site);
-        permits.set_site_bounds(site, limits.max_sessions, limits.rate);
-        if let Some(most) = limits.max_sessions {
-            said.push(changed(most, before.bounds.max, "sessions"));
-        }
-        if let Some(rate) = limits.rate {
-            let before = before.rate_per_minute.map(|rate| format!("{rate:.0}/min"));
-            said.push(format!(
-                "{}, until now {}",
-                rate_in_words(rate),
-                before.as_deref().unwrap_or("without limit")
-            ));
-        }
-        // Queues that were refused for the old limit look again.
-        self.levers.change(|_| ());
-        let others = match others {
-            0 => String::new(),
-            1 => " and another domain that its servers serve".to_owned(),
-            some => format!(" and {some} other domains that its servers serve"),
-        };
-        Ok(format!("{name}{others}: {}", said.join("; ")))
-    }
-
     /// The site of a destination, and how many other domains it serves.
     fn site_of(
         &mut self,
@@ -460,138 +346,5 @@ impl Operator {
     /// The settings whose limits are in force.
     pub(super) fn settings(&self) -> Settings {
         self.levers.in_force()
-    }
-}
-
-/// What an order has hit, in all queues.
-struct Hit {
-    recipients: usize,
-    in_hand: usize,
-}
-
-fn hit(answers: &[(QueueId, Answer)]) -> Hit {
-    Hit {
-        recipients: answers.iter().map(|(_, answer)| answer.recipients).sum(),
-        in_hand: answers.iter().map(|(_, answer)| answer.in_hand).sum(),
-    }
-}
-
-impl Hit {
-    /// `5,200 recipients`.
-    fn recipients(&self) -> String {
-        match self.recipients {
-            1 => "1 recipient".into(),
-            some => format!("{} recipients", grouped(some)),
-        }
-    }
-
-    fn under_way(&self) -> String {
-        match self.in_hand {
-            0 => String::new(),
-            some => format!(
-                "; {} in workers' hands: messages under way end, the rest comes back",
-                grouped(some)
-            ),
-        }
-    }
-}
-
-/// `5,200`.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev();
-    let groups: Vec<String> = groups
-        .map(|group| String::from_utf8_lossy(group).into_owned())
-        .collect();
-    groups.join(",")
-}
-
-/// `at most 20 workers, until now 3`.
-fn changed(now: u32, before: u32, what: &str) -> String {
-    format!("at most {now} {what}, until now {before}")
-}
-
-/// A rate as it is typed.
-fn rate_of(text: &str) -> Result<Option<Rate>, (String, Option<String>)> {
-    match text {
-        "none" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|error| (format!("rate: {error}"), None)),
-    }
-}
-
-/// `at most 600/min`.
-fn rate_in_words(rate: Option<Rate>) -> String {
-    rate.map_or("no limit of the rate".to_owned(), |rate| {
-        format!("at most {rate}")
-    })
-}
-
-fn changed_rate(now: Option<Rate>, before: Option<Rate>) -> String {
-    let before = before.map_or("without limit".to_owned(), |rate| rate.to_string());
-    format!("{}, until now {before}", rate_in_words(now))
-}
-
-/// An order as it could have been typed.
-fn in_words(request: &Request) -> String {
-    let with = |verb: &str, target: &Option<String>| match target {
-        Some(target) => format!("{verb} {target}"),
-        None => verb.to_owned(),
-    };
-    match request {
-        Request::Show { .. } => "show".into(),
-        Request::Set {
-            target,
-            max_workers,
-            max_sessions,
-            rate,
-        } => {
-            let mut words = format!("set {target}");
-            let numbers = [("max-workers", max_workers), ("max-sessions", max_sessions)];
-            for (key, value) in numbers {
-                if let Some(value) = value {
-                    words.push_str(&format!(" {key}={value}"));
-                }
-            }
-            if let Some(rate) = rate {
-                words.push_str(&format!(" rate={rate}"));
-            }
-            words
-        }
-        Request::Pause { target } => with("pause", target),
-        Request::Resume { target } => with("resume", target),
-        Request::Promote { domain } => format!("promote {domain}"),
-        Request::Demote { domain } => format!("demote {domain}"),
-        Request::Drop { domain } => format!("drop {domain}"),
-        Request::Fail { domain, reason } => match reason {
-            Some(reason) => format!("fail {domain} --reason {reason}"),
-            None => format!("fail {domain}"),
-        },
-        Request::Stop => "stop".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_in_threes() {
-        let shown = [0, 7, 999, 1000, 5200, 1_234_567].map(grouped);
-        assert_eq!(shown, ["0", "7", "999", "1,000", "5,200", "1,234,567"]);
-    }
-
-    #[test]
-    fn an_order_is_journaled_as_it_could_be_typed() {
-        let set = Request::Set {
-            target: "big".into(),
-            max_workers: Some(4),
-            max_sessions: None,
-            rate: Some("9/s".into()),
-        };
-        assert_eq!(in_words(&set), "set big max-workers=4 rate=9/s");
-        assert_eq!(in_words(&Request::Pause { target: None }), "pause");
     }
 }

@@ -126,7 +126,7 @@ impl Operator {
             }
         }
         let mut rows: Vec<SiteRow> = rows.into_values().collect();
-        let key = |row: &SiteRow| (row.sessions, row.waiting + row.held, row.left);
+        let key = |row: &SiteRow| (row.waiting + row.held + row.in_hand, row.sessions, row.left);
         rows.sort_by(|a, b| key(b).cmp(&key(a)).then(a.domain.cmp(&b.domain)));
         rows.truncate(most);
         rows

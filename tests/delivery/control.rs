@@ -1,0 +1,434 @@
+//! Control of a run while it goes on: what is ordered happens, nobody is lost or gets anything twice, and nobody can disturb
+//! a run by way of its socket.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use mailer::control::Shown;
+
+use crate::batch::Batch;
+use crate::lab::{Lab, PATIENCE, Program, keeping};
+
+/// Two sites of one server each; replies to dots are held back, so that there is time to give orders.
+const ZONE: &str = "big.test MX 10 mx.big.test\nmx.big.test A 127.0.2.1\n\
+     small.test MX 10 mx.small.test\nmx.small.test A 127.0.2.2\nSYNTHETIC\n";
+const SLOW: &str = "stage=dot delay=50ms";
+const CONFIG: &str = "window_start = 20\nsession_backlog = 0\n[queue.big]\n\
+     domains = [\"big.test\"]\nmax_workers = 2\n";
+
+fn lab() -> Lab {
+    Lab::new(ZONE, keeping(&[SLOW]))
+}
+
+impl Lab {
+    fn start_controlled(&self, batch: &Batch, arguments: &[&str]) -> Program {
+        let config = self.file("mailer.toml", CONFIG);
+        let named = ["--config", config.to_str().unwrap()];
+        self.start(batch, &[&named, arguments].concat())
+    }
+
+    fn ctl(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_mailer"))
+            .arg("ctl")
+            .args(words)
+            .arg("--state")
+            .arg(self.path("state"))
+            .env("XDG_CONFIG_HOME", "/proc/nope")
+            .output()
+            .unwrap()
+    }
+
+    fn status(&self) -> String {
+        let status = Command::new(env!("CARGO_BIN_EXE_mailer"))
+            .args(["status", "--state"])
+            .arg(self.path("state"))
+            .output();
+        texts(&status.unwrap()).0
+    }
+
+    /// An order that is obeyed: what was answered.
+    #[track_caller]
+    fn order(&self, words: &[&str]) -> String {
+        let output = self.ctl(words);
+        let (said, error) = texts(&output);
+        assert!(output.status.success(), "{words:?}: {said}{error}");
+        said
+    }
+
+    /// Looks until the run is as wanted.
+    #[track_caller]
+    fn show_until(&self, wanted: impl Fn(&Shown) -> bool) -> Shown {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let output = self.ctl(&["show", "--json"]);
+            if output.status.success() {
+                let shown: Shown = serde_json::from_slice(&output.stdout).unwrap();
+                if wanted(&shown) {
+                    return shown;
+                }
+                assert!(Instant::now() < end, "{shown:#?}");
+            }
+            assert!(Instant::now() < end, "{:?}", texts(&output));
+        }
+    }
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+fn count(shown: &Shown, status: &str) -> u64 {
+    let found = shown.counts.iter().find(|(name, _)| name == status);
+    found.map_or(0, |(_, count)| *count)
+}
+
+/// Half to each of two domains.
+fn mixed(count: usize) -> Batch {
+    let domain = |n: usize| ["big.test", "small.test"][n % 2];
+    Batch::to_each((0..count).map(|n| format!("u{n}@{}", domain(n))))
+}
+
+#[test]
+fn workers_follow_the_limits_that_are_set_and_nobody_is_lost_or_doubled() {
+    let lab = lab();
+    let program = lab.start_controlled(&Batch::to_domain("big.test", 600), &[]);
+    lab.wait_until(|stats| stats.messages >= 10 && stats.open == 2);
+    let said = lab.order(&["set", "big", "max-workers=9"]);
+    assert_eq!(said, "queue big: at most 9 workers, until now 2\n");
+    let shown = lab.show_until(|shown| shown.queues[1].workers == 9);
+    assert_eq!(
+        (&*shown.queues[1].name, shown.queues[1].max_workers),
+        ("big", 9)
+    );
+    lab.wait_until(|stats| stats.open == 9);
+    lab.order(&["set", "big", "max-workers=1"]);
+    lab.show_until(|shown| shown.queues[1].workers == 1);
+    let said = lab.order(&["set", "big", "max-workers=20", "max-sessions=4"]);
+    assert!(
+        said.contains("at most 4 sessions with a site, until now 20"),
+        "{said}"
+    );
+    lab.wait_until(|stats| stats.open == 4);
+    lab.order(&["set", "big", "max-sessions=20"]);
+    let said = lab.order(&["set", "big.test", "max-sessions=6"]);
+    assert_eq!(said, "big.test: at most 6 sessions, until now 20\n");
+    lab.wait_until(|stats| stats.open == 6);
+    lab.assert_all_delivered(&program.wait(), 600);
+    assert!(
+        !lab.jobs()[0].join("ctl").exists(),
+        "the socket is left behind"
+    );
+}
+
+#[test]
+fn what_was_set_last_holds_whether_by_order_or_by_the_file() {
+    let lab = lab();
+    let program = lab.start_controlled(&Batch::to_domain("big.test", 400), &[]);
+    lab.wait_until(|stats| stats.messages >= 4);
+    lab.order(&["set", "big", "max-workers=7"]);
+    lab.show_until(|shown| shown.queues[1].max_workers == 7);
+    program.reload();
+    lab.show_until(|shown| shown.queues[1].max_workers == 2);
+    lab.order(&["set", "all", "max-workers=30"]);
+    let shown = lab.show_until(|shown| shown.max_workers == 30);
+    assert_eq!(
+        shown.queues[1].max_workers, 2,
+        "one limit leaves others alone"
+    );
+    lab.order(&["set", "big", "max-workers=20"]);
+    lab.assert_all_delivered(&program.wait(), 400);
+}
+
+#[test]
+fn a_paused_domain_gets_nothing_until_it_is_resumed_while_others_go_on() {
+    let lab = lab();
+    let program = lab.start_controlled(&mixed(200), &[]);
+    lab.wait_until(|stats| stats.messages >= 10);
+    let said = lab.order(&["pause", "big.test"]);
+    assert!(said.contains(" recipients of big.test held"), "{said}");
+    // All others are delivered, and of this one what was under way.
+    let shown = lab.show_until(|shown| {
+        let held: u64 = shown.queues.iter().map(|queue| queue.held).sum();
+        held > 0 && count(shown, "delivered") + held == 200
+    });
+    assert_eq!(shown.paused, ["big.test"]);
+    let messages = lab.sink.stats().messages;
+    let status = lab.status();
+    assert!(status.contains("paused: big.test ("), "{status}");
+    assert!(status.contains("pause big.test  "), "{status}");
+    assert_eq!(lab.sink.stats().messages, messages, "something was sent");
+    let said = lab.order(&["resume"]);
+    assert!(said.ends_with(" recipients go on\n"), "{said}");
+    lab.assert_all_delivered(&program.wait(), 200);
+}
+
+#[test]
+fn after_a_pause_each_session_sends_at_most_what_it_had_begun() {
+    let lab = lab();
+    let program = lab.start_controlled(&Batch::to_domain("big.test", 300), &[]);
+    lab.wait_until(|stats| stats.messages >= 40);
+    lab.order(&["pause", "big.test"]);
+    let before = lab.sink.stats().messages;
+    lab.show_until(|shown| shown.queues[1].held > 0 && shown.queues[1].in_hand == 0);
+    let sent = lab.sink.stats().messages - before;
+    // The message under way and the one given ahead with its dot, by each of two workers.
+    assert!(sent <= 4, "{sent} messages were begun after the pause");
+    lab.order(&["resume", "big.test"]);
+    lab.assert_all_delivered(&program.wait(), 300);
+}
+
+#[test]
+fn a_paused_queue_waits_and_can_be_stopped_with_its_mail_pending() {
+    let lab = lab();
+    let program = lab.start_controlled(&mixed(100), &[]);
+    lab.wait_until(|stats| stats.messages >= 6);
+    lab.order(&["pause"]);
+    let held = |shown: &Shown| shown.queues.iter().map(|queue| queue.held).sum::<u64>();
+    let shown = lab.show_until(|shown| held(shown) + count(shown, "delivered") == 100);
+    assert!(shown.is_paused && held(&shown) > 0);
+    let said = lab.order(&["stop"]);
+    assert!(said.starts_with("stopping: "), "{said}");
+    let ended = program.wait();
+    ended.assert_status(75);
+    assert_eq!(ended.count("queued") as u64, held(&shown));
+    let told = format!(
+        "stopped by `mailer ctl stop`: {} of 100 recipients",
+        held(&shown)
+    );
+    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    lab.assert_agrees(&ended);
+    let again = lab.send_again(&[]);
+    lab.assert_all_delivered(&again, 100);
+}
+
+#[test]
+fn dropped_mail_stays_pending_and_failed_mail_is_refused_in_the_operators_words() {
+    let lab = lab();
+    let program = lab.start_controlled(&mixed(400), &[]);
+    lab.wait_until(|stats| stats.messages >= 10);
+    let said = lab.order(&["drop", "big.test"]);
+    assert!(
+        said.contains(" recipients of big.test left pending"),
+        "{said}"
+    );
+    let said = lab.order(&["fail", "small.test", "--reason", "wrong list"]);
+    assert!(
+        said.contains(" recipients of small.test settled as refused"),
+        "{said}"
+    );
+    let ended = program.wait();
+    ended.assert_status(75);
+    lab.assert_agrees(&ended);
+    let of = |domain: &str, status: &str| {
+        let rows = ended.rows.iter();
+        rows.filter(|row| row.recipient.ends_with(domain) && row.status == status)
+            .count()
+    };
+    assert!(of("big.test", "queued") > 100, "{}", ended.odd());
+    assert!(of("small.test", "refused") > 100, "{}", ended.odd());
+    assert_eq!(of("big.test", "refused") + of("small.test", "queued"), 0);
+    let refused = ended
+        .rows
+        .iter()
+        .find(|row| row.status == "refused")
+        .unwrap();
+    assert_eq!(refused.reply, "refused by the operator: wrong list");
+    let log = std::fs::read_to_string(lab.jobs()[0].join("control.log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(
+        lines[1].contains("\tfail small.test --reason wrong list\t"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_rate_that_is_set_holds() {
+    let lab = Lab::new(ZONE, keeping(&[]));
+    let config = lab.file("mailer.toml", format!("rate = \"20/s\"\n{CONFIG}"));
+    let arguments = ["--config", config.to_str().unwrap()];
+    let program = lab.start(&Batch::to_domain("big.test", 2000), &arguments);
+    lab.wait_until(|stats| stats.messages >= 5);
+    let said = lab.order(&["set", "big.test", "rate=none"]);
+    assert!(said.contains("no limit of the rate, until now "), "{said}");
+    // At the old rate this would take a hundred seconds.
+    lab.assert_all_delivered(&program.wait(), 2000);
+    let ctl = lab.ctl(&["set", "big", "rate=fast"]);
+    assert!(!ctl.status.success());
+}
+
+#[test]
+fn names_and_limits_that_are_wrong_change_nothing_and_the_nearest_is_named() {
+    let lab = lab();
+    let program = lab.start_controlled(&mixed(200), &[]);
+    lab.wait_until(|stats| stats.messages >= 4);
+    for (words, told) in [
+        (vec!["pause", "bgi.test"], "did you mean `big.test`?"),
+        (vec!["set", "bgi", "max-workers=3"], "did you mean `big`?"),
+        (
+            vec!["set", "big", "max-workers=0"],
+            "not a number from 1 up",
+        ),
+        (vec!["set", "big", "workers=3"], "`workers` is no limit"),
+        (
+            vec!["set", "big", "rate=fast"],
+            "a rate is written like 600/min",
+        ),
+        (vec!["set", "all", "max-workers=1"], "there are 2 queues"),
+        (
+            vec!["set", "big.test", "max-workers=3"],
+            "only queues have workers",
+        ),
+        (vec!["drop", "big"], "no queue and no domain"),
+    ] {
+        let output = lab.ctl(&words);
+        let (_, error) = texts(&output);
+        assert_eq!(output.status.code(), Some(64), "{words:?}: {error}");
+        assert!(error.contains(told), "{words:?}: {error}");
+    }
+    lab.assert_all_delivered(&program.wait(), 200);
+}
+
+#[test]
+fn garbage_silence_and_floods_on_the_socket_harm_nothing() {
+    let lab = lab();
+    let program = lab.start_controlled(&mixed(200), &[]);
+    lab.wait_until(|stats| stats.messages >= 4);
+    let path = lab.jobs()[0].join("ctl");
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let silent: Vec<_> = (0..60)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
+    for garbage in [
+        &b"\x00\xff{{{\n"[..],
+        &[b'x'; 100_000],
+        b"{\"order\":\"fly\"}\n",
+    ] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        // Cut off where the run has heard enough.
+        let _ = stream.write_all(garbage);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("{\"error\":"),
+            "{answer}"
+        );
+    }
+    lab.show_until(|shown| shown.recipients == 200);
+    lab.assert_all_delivered(&program.wait(), 200);
+    drop(silent);
+}
+
+#[test]
+fn without_a_name_the_only_run_is_meant_and_else_all_are_named() {
+    let lab = lab();
+    let (_, error) = texts(&lab.ctl(&["show"]));
+    assert!(error.contains("no job is running"), "{error}");
+    let first = lab.start_controlled(&Batch::to_domain("big.test", 200), &["--job", "one"]);
+    lab.show_until(|shown| shown.recipients > 0);
+    let batch = lab.file("other.mbox", Batch::to_domain("small.test", 200).bytes());
+    let second = lab.start_with(&["--job", "two"], &[&batch]);
+    lab.wait_until(|stats| stats.addresses.len() == 2);
+    let output = lab.ctl(&["pause"]);
+    let (_, error) = texts(&output);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("2 jobs are running: "), "{error}");
+    assert!(lab.order(&["one", "pause"]).contains(" held"));
+    assert!(lab.order(&["two", "show"]).contains("small.test"));
+    assert!(lab.order(&["one", "resume"]).contains(" go on"));
+    first.wait().assert_status(0);
+    second.wait().assert_status(0);
+    let output = lab.ctl(&["one", "pause"]);
+    let (_, error) = texts(&output);
+    assert_eq!(output.status.code(), Some(66), "{error}");
+    assert!(error.contains("is not running"), "{error}");
+}
+
+#[test]
+fn the_socket_of_a_run_that_was_killed_is_replaced_by_the_next() {
+    let lab = lab();
+    let program = lab.start_controlled(&Batch::to_domain("big.test", 300), &[]);
+    lab.show_until(|shown| count(shown, "delivered") > 0);
+    drop(program); // it is killed
+    let socket = lab.jobs()[0].join("ctl");
+    assert!(socket.exists());
+    let (_, error) = texts(&lab.ctl(&["show"]));
+    assert!(error.contains("no job is running"), "{error}");
+    let config = lab.path("mailer.toml");
+    let again = lab.start_with(
+        &[
+            "--config",
+            config.to_str().unwrap(),
+            "--in-doubt-wait",
+            "10ms",
+        ],
+        &[&lab.path("batch.mbox")],
+    );
+    lab.show_until(|shown| shown.queues[1].workers > 0);
+    lab.order(&["set", "big", "max-workers=20"]);
+    again.wait().assert_status(0);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn another_user_is_turned_away() {
+    if !rustix::process::geteuid().is_root() {
+        return; // nobody else can be had
+    }
+    let lab = lab();
+    let program = lab.start_controlled(&mixed(200), &[]);
+    lab.wait_until(|stats| stats.messages >= 4);
+    let path = lab.jobs()[0].join("ctl");
+    // The directories let nobody in; here the socket has to defend itself.
+    for dir in path.ancestors().skip(1).take(6) {
+        if dir.starts_with(std::env::temp_dir()) && dir != std::env::temp_dir() {
+            std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    }
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    let script = "import socket,sys,os\nos.setuid(65534)\ns=socket.socket(socket.AF_UNIX)\n\
+        s.connect(sys.argv[1])\ntry: s.sendall(b'{\"order\":\"stop\"}\\n')\n\
+        except BrokenPipeError: pass\nprint(s.recv(999).decode())";
+    let python = Command::new("python3")
+        .args(["-c", script])
+        .arg(&path)
+        .output();
+    let (said, error) = texts(&python.unwrap());
+    assert!(said.contains("belongs to another user"), "{said}{error}");
+    lab.assert_all_delivered(&program.wait(), 200);
+}
+
+#[test]
+fn a_run_stops_once_too_much_is_refused() {
+    let rules = [
+        SLOW,
+        "domain=big.test stage=rcpt reply=\"550 5.1.1 no such user\"",
+    ];
+    let lab = Lab::new(ZONE, keeping(&rules));
+    let config = lab.file(
+        "mailer.toml",
+        "stop_on = [\"refused>30% of 50\", \"refused>1000\"]\n",
+    );
+    let arguments = ["--config", config.to_str().unwrap()];
+    let ended = lab.send(&mixed(2000), &arguments);
+    ended.assert_status(75);
+    assert!(ended.count("queued") > 1000, "{}", ended.stderr);
+    let told = "stopped by --stop-on refused>30% of 50: ";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("most of them at big.test ("),
+        "{}",
+        ended.stderr
+    );
+    lab.assert_agrees(&ended);
+    let wrong = lab.send(&mixed(2), &["--stop-on", "bounced>1"]);
+    assert_eq!(wrong.status, Some(64), "{}", wrong.stderr);
+}
