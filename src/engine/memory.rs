@@ -28,6 +28,8 @@ use crate::queue::terms::Learned;
 
 /// How often what was learned is written.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// How often the last save is tried.
+const SAVES_AT_LAST: u32 = 4;
 /// How long an answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
@@ -197,7 +199,7 @@ impl Scribe {
                     let _ = answer.send(self.addresses(&ips));
                 }
                 Ok(Ask::End) | Err(RecvTimeoutError::Disconnected) => {
-                    let failure = self.save(true).err();
+                    let failure = self.save_at_last();
                     if !is_swept && failure.is_none() {
                         let _ = self.store.sweep(self.memory.clock.now_ms());
                     }
@@ -212,6 +214,18 @@ impl Scribe {
                 due = Instant::now() + SAVE_EVERY;
             }
         }
+    }
+
+    /// The last save: there is no later one to make up for it, so another run's is waited for a little longer.
+    fn save_at_last(&mut self) -> Option<HostsError> {
+        let mut failure = None;
+        for _ in 0..SAVES_AT_LAST {
+            failure = self.save(true).err();
+            if failure.as_ref().is_none_or(|error| error.is_unfit) {
+                break;
+            }
+        }
+        failure
     }
 
     fn addresses(&self, ips: &[IpAddr]) -> Vec<AddressRow> {
