@@ -176,8 +176,8 @@ impl RetryPolicy {
         if deferral.class == Class::Session {
             return Next::Now;
         }
-        let expired = self.expire_at.is_some_and(|end| now > end);
-        if deferral.class == Class::Rate && passage.attempts <= RATE_ATTEMPTS && !expired {
+        let is_in_time = self.beyond(now).is_none();
+        if deferral.class == Class::Rate && passage.attempts <= RATE_ATTEMPTS && is_in_time {
             return Next::Now;
         }
         if deferral.class == Class::InDoubt && (was_in_doubt || self.in_doubt == InDoubt::Hold) {

@@ -23,7 +23,7 @@ use crate::mail::{
 };
 use crate::queue::SenderReplies;
 use crate::queue::event::{Event, Outcome};
-use crate::retry::Deferral;
+use crate::retry::{Class, Deferral};
 use crate::smtp::meaning::{is_about_sender, retry_hint};
 
 /// Runs on the desk at most: one under way, one begun ahead.
@@ -188,7 +188,11 @@ impl Desk {
             run.host_failed = Some(Arc::new(verdict.clone()));
         }
         envelope.tried_by(worker);
-        let deferral = Deferral::of(verdict, retry_hint(&verdict.text));
+        let mut deferral = Deferral::of(verdict, retry_hint(&verdict.text));
+        if deferral.class == Class::Rate && is_about_sender(verdict.code, verdict.enhanced) {
+            // However slowly we went, it would be said again.
+            deferral.class = Class::Message;
+        }
         run.deferred.push((envelope, deferral, verdict.status));
     }
 

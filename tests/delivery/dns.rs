@@ -7,7 +7,7 @@ use mailer::sink::zone::Kind;
 use mailer::sink::{Listen, SinkConfig};
 
 use crate::batch::Batch;
-use crate::lab::{Ended, Lab, keeping};
+use crate::lab::{BY_FLAG, Ended, Lab, keeping};
 use crate::retries::NO_RETRY;
 
 const TWO: &str = "two.test MX 10 mx1.two.test\ntwo.test MX 20 mx2.two.test\n\
@@ -77,7 +77,7 @@ fn the_second_mx_takes_over_within_the_same_attempt_when_the_first_is_unwilling(
 fn servers_of_equal_preference_share_the_mail() {
     let zone = "even.test MX 5 a.even.test\neven.test MX 5 b.even.test\na.even.test A 127.0.4.3\nb.even.test A 127.0.4.4\n";
     let lab = Lab::new(zone, keeping(&["stage=greeting delay=300ms"]));
-    let ended = lab.send(&Batch::to_domain("even.test", 100), &[]);
+    let ended = lab.send(&Batch::to_domain("even.test", 100), &BY_FLAG);
     lab.assert_all_delivered(&ended, 100);
     assert_eq!(addresses_used(&lab), ["127.0.4.3", "127.0.4.4"]);
 }

@@ -3,10 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::batch::Batch;
-use crate::lab::{Lab, SOON, keeping};
-
-/// All mail goes to one site, by four workers.
-const FOUR: [&str; 2] = ["--max-workers", "4"];
+use crate::lab::{FOUR, Lab, SOON, keeping};
 
 #[test]
 fn a_run_whose_time_is_over_ends_what_it_has_begun_and_the_next_one_sends_the_rest() {

@@ -293,6 +293,19 @@ impl Lab {
     }
 }
 
+/// As many sessions as are allowed from the start, however little mail waits: for tests that are about something else than how a
+/// site's number of sessions is found.
+pub const AT_ONCE: &str = include_str!("at_once.toml");
+
+/// The same by a flag.
+pub const BY_FLAG: [&str; 2] = [
+    "--config",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/delivery/at_once.toml"),
+];
+
+/// Four workers that may all serve one site from the start.
+pub const FOUR: [&str; 4] = [BY_FLAG[0], BY_FLAG[1], "--max-workers", "4"];
+
 /// A receiver that keeps what it takes, and obeys these rules.
 pub fn keeping(rules: &[&str]) -> SinkConfig {
     SinkConfig {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mailer::sink::SinkConfig;
 
 use crate::batch::Batch;
-use crate::lab::{Lab, SOON, keeping};
+use crate::lab::{AT_ONCE, Lab, SOON, keeping};
 
 /// Two servers of equal preference.
 const TWO_SERVERS: &str = "site.test MX 10 mx1.site.test\nsite.test MX 10 mx2.site.test\n\
@@ -17,7 +17,7 @@ const HELD_BACK: &[&str] = &["stage=greeting delay=500ms", "stage=dot delay=20ms
 
 fn send(lab: &Lab, batch: &Batch, config: &str, arguments: &[&str]) -> u64 {
     // Sessions stay open to the end, so that the receiver's count of open ones is the program's.
-    let config = lab.file("mailer.toml", format!("idle = \"60s\"\n{config}"));
+    let config = lab.file("mailer.toml", format!("idle = \"60s\"\n{AT_ONCE}{config}"));
     let mut all = vec!["--config", config.to_str().unwrap()];
     all.extend(arguments);
     let ended = lab.send(batch, &all);
@@ -72,7 +72,8 @@ fn the_maximum_of_the_process_is_never_exceeded() {
 fn the_maximum_of_the_process_holds_for_all_queues_together() {
     // Nobody ends a session: what is open at the end is what was ever open.
     let lab = Lab::new(TWO_SERVERS, keeping(&["stage=rcpt silence"]));
-    let config = lab.file("mailer.toml", "[queue.q]\ndomains = [\"site.test\"]\n");
+    let config = format!("{AT_ONCE}[queue.q]\ndomains = [\"site.test\"]\n");
+    let config = lab.file("mailer.toml", config);
     let all = (0..60).map(|n| format!("u{n}@{}.test", ["site", "other"][n % 2]));
     let arguments = ["--config", config.to_str().unwrap(), "--max-workers", "5"];
     let program = lab.start(&Batch::to_each(all), &arguments);

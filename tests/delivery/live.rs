@@ -1,14 +1,14 @@
 //! Limits that are changed while mail is sent: the configuration file is edited, SIGHUP is sent, the queue follows.
 
 use crate::batch::Batch;
-use crate::lab::{Lab, keeping};
+use crate::lab::{AT_ONCE, Lab, keeping};
 
 /// One server; each reply to a dot is held back, so that there is time to change one's mind.
 const ZONE: &str = "site.test MX 10 mx.site.test\nmx.site.test A 127.0.2.1\nSYNTHETIC\n";
 
 fn limits(workers: u32, sessions: u32) -> String {
     format!(
-        "[queue.big]\ndomains = [\"site.test\"]\nmax_workers = {workers}\nmax_sessions = {sessions}\n"
+        "{AT_ONCE}[queue.big]\ndomains = [\"site.test\"]\nmax_workers = {workers}\nmax_sessions = {sessions}\n"
     )
 }
 

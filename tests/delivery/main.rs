@@ -22,6 +22,7 @@ mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
 mod memory; // what is remembered of receivers
 mod nights; // what the second run knows from the first
+mod pace; // how many sessions, and how fast
 mod peers; // servers that no standard foresees
 mod queues; // which queue handles what, and that none waits for another
 mod refusals; // servers that want no mail of ours

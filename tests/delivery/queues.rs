@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, FROM_LINE, message};
-use crate::lab::{Lab, keeping};
+use crate::lab::{BY_FLAG, Lab, keeping};
 use crate::retries::NO_RETRY;
 
 const FOUR_KINDS: &str = "[queue.big]\ndomains = [\"big.test\"]\n\
@@ -215,7 +215,7 @@ fn a_message_goes_to_the_worker_that_is_ready() {
 fn where_no_worker_is_ready_another_one_is_made() {
     // The first message's reply is held back so long that the second is there before it.
     let lab = Lab::with_rules(&["stage=dot delay=5s first=1"]);
-    let mut program = lab.start_with(&[], &[]);
+    let mut program = lab.start_with(&BY_FLAG, &[]);
     program.write(format!(
         "{FROM_LINE}{}x\n\n{FROM_LINE}",
         message(1, &["u@busy.test"], "")

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mailer::sink::SinkConfig;
 
 use crate::batch::Batch;
-use crate::lab::{Lab, SOON, keeping};
+use crate::lab::{AT_ONCE, Lab, SOON, keeping};
 
 /// The next attempt would be after the end of the run: what is deferred is left at once.
 pub const NO_RETRY: [&str; 6] = [
@@ -69,7 +69,7 @@ fn silence_at_any_stage_ends_with_the_deadline_of_the_stage() {
 #[test]
 fn a_deferred_message_is_tried_again_by_another_worker() {
     let lab = Lab::with_rules(&["stage=rcpt reply=\"451 4.7.1 later\" first=1"]);
-    let config = lab.file("mailer.toml", "idle = \"60s\"\n");
+    let config = lab.file("mailer.toml", format!("idle = \"60s\"\n{AT_ONCE}"));
     let arguments = [&SOON[..], &["--config", config.to_str().unwrap()]].concat();
     let ended = lab.send(&one(), &arguments);
     lab.assert_all_delivered(&ended, 1);

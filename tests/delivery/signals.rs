@@ -3,10 +3,7 @@
 use crate::batch::{Batch, FROM_LINE, message};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Ended, Lab, PATIENCE, Program, Row, SOON, keeping};
-
-/// All mail goes to one site, by four workers.
-const FOUR: [&str; 2] = ["--max-workers", "4"];
+use crate::lab::{Ended, FOUR, Lab, PATIENCE, Program, Row, SOON, keeping};
 
 #[test]
 fn the_first_signal_lets_transactions_under_way_end_and_begins_no_other() {
