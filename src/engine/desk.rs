@@ -184,7 +184,7 @@ impl Desk {
             run.settled += 1;
             return;
         }
-        if is_host_failure(verdict) && run.host_failed.is_none() {
+        if super::dial::is_host_failure(verdict) && run.host_failed.is_none() {
             run.host_failed = Some(Arc::new(verdict.clone()));
         }
         envelope.tried_by(worker);
@@ -328,16 +328,6 @@ impl Desk {
     }
 }
 
-/// True if no session with the site can be had now, or the one there was is lost. A host that turns connections away since we
-/// are too fast is left alone like one that is down: the rest of the run would be turned away as well.
-fn is_host_failure(verdict: &Verdict) -> bool {
-    match verdict.scope {
-        Scope::Host | Scope::Local => true,
-        Scope::Rate => verdict.stage < Stage::Mail,
-        _ => false,
-    }
-}
-
 impl Drop for Desk {
     fn drop(&mut self) {
         let mut returned = Vec::new();
@@ -421,19 +411,6 @@ mod tests {
         assert!(outcome.deferred[0].0.was_tried_by(WorkerId(7)));
         assert_eq!(outcome.returned[0].message, MessageNo(3));
         assert!(outcome.host_failed.is_some());
-    }
-
-    #[test]
-    fn who_is_turned_away_for_the_rate_at_the_door_has_no_session_and_in_a_session_it_goes_on() {
-        for (stage, is_failure) in [(Stage::Greeting, true), (Stage::Mail, false)] {
-            let (mut desk, _events, _entries) = desk();
-            desk.take_run(DestinationId(1), envelopes(&[1, 2]));
-            let mut group = Vec::new();
-            desk.take_group(9, &mut group);
-            let slow = Verdict::new(Status::Deferred, Scope::Rate, stage, 421, None, "x");
-            desk.end(group[0], &slow);
-            assert_eq!(desk.has_host_failed(), is_failure, "{stage:?}");
-        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! One thread has the database open. Threads of the resolver pool ask it when a site or an address is new to this run, before
 //! they answer, so that the first session begins with what is known; the answer has a time limit, after which the stranger is
-//! one. Each [`SAVE_EVERY`], and at the end, the thread writes what has changed. Neither workers nor queues ever wait for it.
+//! one. Every 30 seconds, and at the end, the thread writes what has changed. Neither workers nor queues ever wait for it.
 //!
-//! [`Clock`] is the one place where instants of this run and times of other runs are converted.
+//! `Clock` is the one place where instants of this run and times of other runs are converted.
 //!
 //! INVARIANTS: what goes wrong with the memory changes nothing for mail; a database that was empty at the start is not asked;
 //! what could not be written is written with the next save. A failure of the last save is told at the end, in one line.
