@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -24,7 +23,7 @@ mod relay;
 mod show;
 
 use pace::{RateKey, apply_pace_keys, check_pace, rate, rate_flag};
-use providers::providers;
+use providers::{apply_providers, place_in};
 use relay::{credentials, dsn, identity, relays};
 use show::show;
 pub use show::to_toml;
@@ -190,14 +189,6 @@ fn read(path: &Path) -> Result<File> {
     parse(&text, &path.display().to_string())
 }
 
-/// Line and column of a byte, both with a colon behind them.
-fn place_in(text: &str, at: usize) -> String {
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-    format!("{line}:{column}:")
-}
-
 fn parse(text: &str, name: &str) -> Result<File> {
     toml::from_str(text).map_err(|error| {
         let place = place_in(text, error.span().map_or(0, |span| span.start));
@@ -239,10 +230,7 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
 fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     apply_relay_keys(settings, &mut file)?;
     apply_pace_keys(settings, &file);
-    if let Some(path) = file.providers.take() {
-        settings.providers = Arc::new(providers(&path)?);
-        settings.providers_file = Some(path);
-    }
+    apply_providers(settings, file.providers.take())?;
     set(&mut settings.memory, file.memory);
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);

@@ -160,7 +160,11 @@ fn text(domain: &Domain, it: &Explanation, message_time: Duration) -> String {
             time(row.learned_ms)
         );
     }
-    let _ = writeln!(out, "  at most  {}", speed(&capacity));
+    let from = match it.sources {
+        1 => String::new(),
+        many => format!(" from {many} source addresses"),
+    };
+    let _ = writeln!(out, "  at most  {}{from}", speed(&capacity));
     out
 }
 
@@ -228,11 +232,11 @@ fn tls(it: &Explanation) -> (&'static str, &'static str) {
 
 fn amount(bound: &Bound) -> String {
     match bound {
-        Bound::Sessions(most) => plural(u64::from(*most), "session"),
+        Bound::Sessions(most) | Bound::Workers(most) => plural(u64::from(*most), "session"),
         Bound::MessagesPerSession(most) => {
             format!("{} a session", plural(u64::from(*most), "message"))
         }
-        Bound::Rate(rate) => rate.to_string(),
+        Bound::Rate(rate) | Bound::QueueRate(rate) => rate.to_string(),
         Bound::PerMinute(rate) => format!("{rate:.1}/min"),
     }
 }

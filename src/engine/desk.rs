@@ -204,7 +204,7 @@ impl Desk {
             run.settled += 1;
             return;
         }
-        if is_host_failure(verdict) && run.host_failed.is_none() {
+        if super::dial::is_host_failure(verdict) && run.host_failed.is_none() {
             run.host_failed = Some(Arc::new(verdict.clone()));
         }
         envelope.tried_by(worker);
@@ -345,16 +345,6 @@ impl Desk {
             .iter()
             .map(|(envelope, _, status)| (envelope.recipient, *status));
         teller.leave(in_doubt.chain(deferred).collect());
-    }
-}
-
-/// True if no session with the site can be had now, or the one there was is lost. A host that turns connections away since we
-/// are too fast is left alone like one that is down: the rest of the run would be turned away as well.
-fn is_host_failure(verdict: &Verdict) -> bool {
-    match verdict.scope {
-        Scope::Host | Scope::Local => true,
-        Scope::Rate => verdict.stage < Stage::Mail,
-        _ => false,
     }
 }
 

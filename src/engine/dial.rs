@@ -114,6 +114,16 @@ pub(super) fn judge(verdict: &mut Verdict, exchange: &Exchange, shared: &Shared)
     }
 }
 
+/// True if no session with the site can be had now, or the one there was is lost. A host that turns connections away since we
+/// are too fast is left alone like one that is down: the rest of the run would be turned away as well.
+pub(super) fn is_host_failure(verdict: &Verdict) -> bool {
+    match verdict.scope {
+        Scope::Host | Scope::Local => true,
+        Scope::Rate => verdict.stage < Stage::Mail,
+        _ => false,
+    }
+}
+
 /// Puts a host first, if it is there; the others keep their order.
 fn bring_forward(places: &mut [MxAddress], host: IpAddr) {
     if let Some(at) = places.iter().position(|place| place.address == host) {
@@ -396,5 +406,22 @@ mod tests {
             &*places[0].host, "c",
             "an address that is gone changes nothing"
         );
+    }
+
+    #[test]
+    fn who_is_turned_away_for_the_rate_has_no_session_and_who_is_told_so_in_one_has() {
+        let at = |scope, stage| {
+            is_host_failure(&Verdict::new(
+                Status::Deferred,
+                scope,
+                stage,
+                421,
+                None,
+                "x",
+            ))
+        };
+        assert!(at(Scope::Rate, Stage::Greeting) && !at(Scope::Rate, Stage::Mail));
+        assert!(at(Scope::Host, Stage::Mail) && at(Scope::Local, Stage::Connect));
+        assert!(!at(Scope::Session, Stage::Mail) && !at(Scope::Message, Stage::Dot));
     }
 }

@@ -18,6 +18,7 @@ use super::parts;
 use super::resolve::{Finder, Found, PolicyOrigin};
 use super::run::StartError;
 use super::settings::Settings;
+use super::sources;
 use crate::dns::DnsFailure;
 use crate::hosts::{AddressRow, HostStore, SiteRow};
 use crate::mail::QueueId;
@@ -58,6 +59,8 @@ pub struct Explanation {
     pub limits: Vec<Limit>,
     /// What earlier runs have learned, from each of our addresses.
     pub learned: Vec<SiteRow>,
+    /// Source addresses, for each of which the limits of a site hold.
+    pub sources: u8,
 }
 
 /// Why a queue handles a domain.
@@ -87,13 +90,17 @@ pub struct HostView {
 /// What a limit limits.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Bound {
-    /// Sessions with the site at a time.
+    /// Sessions with the site at a time, from each source address.
     Sessions(u32),
+    /// Sessions at a time, whatever the source address.
+    Workers(u32),
     /// Messages of one session: decides how often connections are opened, not how much is sent.
     MessagesPerSession(u32),
-    /// Messages in a time.
+    /// Messages in a time, from each source address.
     Rate(Rate),
-    /// Messages a minute, as they were learned.
+    /// Messages of the queue in a time, whatever the source address.
+    QueueRate(Rate),
+    /// Messages a minute from each source address, as they were learned.
     PerMinute(f64),
 }
 
@@ -176,9 +183,11 @@ impl Explainer {
         let by_name = self.routes.queue_of(domain);
         let found = self.finder.find(domain, by_name)?;
         let queue = found.queue.unwrap_or(by_name);
+        let in_use = sources::names(&self.settings.bind);
         let learned = self.memory.as_ref();
         let learned = learned.and_then(|store| store.site(&found.key, self.now_ms).ok());
-        let learned = learned.unwrap_or_default();
+        let mut learned = learned.unwrap_or_default();
+        learned.retain(|row| in_use.contains(&row.source));
         Ok(Explanation {
             queue: self.routes.name(queue).to_owned(),
             queue_reason: self.queue_reason(domain, &found),
@@ -189,6 +198,7 @@ impl Explainer {
             limits: self.limits(&found, queue, &learned),
             site: found.key,
             learned,
+            sources: sources::count(&self.settings.bind),
         })
     }
 
@@ -242,22 +252,29 @@ impl Explainer {
         limits.add("max_sessions", Bound::Sessions(sessions), origin);
         let workers = settings.workers_max;
         let origin = general(workers == unset.workers_max);
-        limits.add("max_workers", Bound::Sessions(workers), origin);
+        limits.add("max_workers", Bound::Workers(workers), origin);
+        let rate = settings.rate.map(Bound::Rate);
+        limits.add_if("rate", rate, Origin::Configured);
+        let rate = settings.source_rate.map(Bound::Rate);
+        limits.add_if("source_rate", rate, Origin::Configured);
         let own = queue.index().checked_sub(1);
         let own = own.and_then(|at| settings.queues.get(at));
         if let Some(own) = own {
-            let sessions = [
-                ("max_sessions", own.sessions_per_site),
-                ("max_workers", own.workers_max),
+            let bounds = [
+                ("max_sessions", own.sessions_per_site.map(Bound::Sessions)),
+                ("max_workers", own.workers_max.map(Bound::Workers)),
+                ("rate", own.rate.map(Bound::QueueRate)),
             ];
-            for (key, value) in sessions {
+            for (key, bound) in bounds {
                 let name = format!("[queue.{}] {key}", own.name);
-                limits.add_if(&name, value.map(Bound::Sessions), Origin::Configured);
+                limits.add_if(&name, bound, Origin::Configured);
             }
         }
         if let Some(provider) = &found.exchange.provider {
             let name = |what: &str| format!("{what} of provider {}", provider.name);
-            let sessions = provider.sessions.map(Bound::Sessions);
+            // Who says in `[queue.X]` how many sessions a site gets knows better.
+            let says = own.is_some_and(|own| own.sessions_per_site.is_some());
+            let sessions = provider.sessions.filter(|_| !says).map(Bound::Sessions);
             limits.add_if(&name("sessions"), sessions, Origin::Provider);
             let rate = provider.rate.map(Bound::Rate);
             limits.add_if(&name("rate"), rate, Origin::Provider);
@@ -309,22 +326,26 @@ impl Explanation {
             .min()
             .map(|ms| Duration::from_millis(u64::from(ms)));
         let message_time = rtt.unwrap_or_default().max(assumed);
-        capacity(&self.limits, message_time)
+        capacity(&self.limits, message_time, u32::from(self.sources))
     }
 }
 
-fn capacity(limits: &[Limit], message_time: Duration) -> Capacity {
+fn capacity(limits: &[Limit], message_time: Duration, sources: u32) -> Capacity {
     let per_session = HOUR_SECS / message_time.as_secs_f64().max(0.001);
     let mut sessions = u32::MAX;
     let mut lowest: Option<(usize, f64)> = None;
     for (place, limit) in limits.iter().enumerate() {
+        let of_all = f64::from(sources);
+        let mut at_a_time = |most: u32| {
+            sessions = sessions.min(most);
+            f64::from(most) * per_session
+        };
         let per_hour = match limit.bound {
-            Bound::Sessions(most) => {
-                sessions = sessions.min(most);
-                f64::from(most) * per_session
-            }
-            Bound::Rate(rate) => rate.in_a_minute() * 60.0,
-            Bound::PerMinute(rate) => rate * 60.0,
+            Bound::Sessions(most) => at_a_time(most.saturating_mul(sources)),
+            Bound::Workers(most) => at_a_time(most),
+            Bound::Rate(rate) => rate.in_a_minute() * 60.0 * of_all,
+            Bound::QueueRate(rate) => rate.in_a_minute() * 60.0,
+            Bound::PerMinute(rate) => rate * 60.0 * of_all,
             Bound::MessagesPerSession(_) => continue,
         };
         if lowest.is_none_or(|(_, least)| per_hour < least) {
@@ -356,12 +377,19 @@ mod tests {
     fn the_limit_that_lets_the_least_through_binds() {
         let fifth = Duration::from_millis(200);
         let sessions = [20, 256, 5].map(|n| limit(Bound::Sessions(n)));
-        let found = capacity(&sessions, fifth);
+        let found = capacity(&sessions, fifth, 1);
         assert_eq!((found.binds, found.sessions), (2, 5));
         assert_eq!(found.per_hour, 5.0 * 18_000.0);
         let rate = limit(Bound::Rate("1/s".parse().unwrap()));
-        let found = capacity(&[&sessions[..], &[rate]].concat(), fifth);
+        let found = capacity(&[&sessions[..], &[rate]].concat(), fifth, 1);
         assert_eq!((found.binds, found.per_hour.round()), (3, 3600.0));
+        let many = [Bound::Sessions(5), Bound::Workers(8)].map(limit);
+        let found = capacity(&many, fifth, 2);
+        assert_eq!(
+            (found.binds, found.sessions),
+            (1, 8),
+            "two addresses have 10"
+        );
         let rate = limit(Bound::PerMinute(1e6));
         let found = capacity(
             &[
@@ -370,6 +398,7 @@ mod tests {
                 limit(Bound::Sessions(1)),
             ],
             fifth,
+            1,
         );
         assert_eq!((found.binds, found.per_hour), (2, 18_000.0));
     }

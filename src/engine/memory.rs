@@ -2,9 +2,9 @@
 //!
 //! One thread has the database open. Threads of the resolver pool ask it when a site or an address is new to this run, before
 //! they answer, so that the first session begins with what is known; the answer has a time limit, after which the stranger is
-//! one. Each [`SAVE_EVERY`], and at the end, the thread writes what has changed. Neither workers nor queues ever wait for it.
+//! one. Every 30 seconds, and at the end, the thread writes what has changed. Neither workers nor queues ever wait for it.
 //!
-//! [`Clock`] is the one place where instants of this run and times of other runs are converted.
+//! `Clock` is the one place where instants of this run and times of other runs are converted.
 //!
 //! INVARIANTS: what goes wrong with the memory changes nothing for mail; a database that was empty at the start is not asked;
 //! what could not be written is written with the next save. A failure of the last save is told at the end, in one line.
@@ -28,6 +28,8 @@ use crate::queue::terms::Learned;
 
 /// How often what was learned is written.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// How often the last save is tried.
+const SAVES_AT_LAST: u32 = 4;
 /// How long an answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
@@ -197,7 +199,7 @@ impl Scribe {
                     let _ = answer.send(self.addresses(&ips));
                 }
                 Ok(Ask::End) | Err(RecvTimeoutError::Disconnected) => {
-                    let failure = self.save(true).err();
+                    let failure = self.save_at_last();
                     if !is_swept && failure.is_none() {
                         let _ = self.store.sweep(self.memory.clock.now_ms());
                     }
@@ -212,6 +214,18 @@ impl Scribe {
                 due = Instant::now() + SAVE_EVERY;
             }
         }
+    }
+
+    /// The last save: there is no later one to make up for it, so another run's is waited for a little longer.
+    fn save_at_last(&mut self) -> Option<HostsError> {
+        let mut failure = None;
+        for _ in 0..SAVES_AT_LAST {
+            failure = self.save(true).err();
+            if failure.as_ref().is_none_or(|error| error.is_unfit) {
+                break;
+            }
+        }
+        failure
     }
 
     fn addresses(&self, ips: &[IpAddr]) -> Vec<AddressRow> {

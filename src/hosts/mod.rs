@@ -2,7 +2,7 @@
 //!
 //! A row per address (does it answer, does TLS work, how far is it safe to run ahead of it, what does it offer) and one per site
 //! and address of ours (sessions that it bears, limits that were met). The tables and their columns are described in the
-//! schema itself. How long a row is believed is in [`row`].
+//! schema itself. How long a row is believed is in `row`.
 //!
 //! Nothing of it is precious: the file may be deleted at any time, also while a run uses it. A file that is damaged, of a newer
 //! version or not ours is set aside as `hosts.sqlite.bad` and a new one begun; [`Opened::warning`] says so, and never is that a

@@ -195,3 +195,28 @@ fn times_print_in_the_largest_unit_that_is_exact() {
         [1500, 60_000, 5_400_000, 432_000_000].map(|millis| show(Duration::from_millis(millis)));
     assert_eq!(shown, ["1500ms", "1m", "90m", "5d"]);
 }
+
+#[test]
+fn a_file_of_providers_that_cannot_be_used_is_told_with_its_line() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("own.toml");
+    let of = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        from_text(&format!("providers = {path:?}\nmemory = false\n"))
+    };
+    let settings = of("[google]\nsessions = 7\n").unwrap();
+    let google = settings.providers.named("google").unwrap();
+    assert_eq!((google.sessions, settings.memory), (Some(7), false));
+    assert!(to_toml(&settings).contains(&format!("providers = {path:?}")));
+    let error = of("[google]\n\nsession = 7\n").unwrap_err().to_string();
+    assert!(
+        error.contains("own.toml:3:1: unknown field `session`"),
+        "{error}"
+    );
+    let error = of("[x]\nsessions = 0\n").unwrap_err().to_string();
+    assert!(error.contains("own.toml: [x]: a limit of 0"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    let text = format!("providers = {path:?}\n");
+    let error = from_text(&text).unwrap_err().to_string();
+    assert!(error.contains("cannot read the providers"), "{error}");
+}

@@ -1,6 +1,10 @@
 //! Sites, their keys, and the policies towards them.
 
 use super::*;
+use crate::engine::settings::{QueueSettings, Settings};
+use crate::engine::terms;
+use crate::hosts::SiteRow;
+use crate::queue::terms::Learned;
 use crate::route::QueueRule;
 use crate::smtp::Protocol;
 
@@ -194,6 +198,67 @@ fn domains_of_a_provider_are_one_site_whatever_their_hosts() {
     let (eu, us) = (found("eu.mimecast.com"), found("us.mimecast.com"));
     assert_ne!(eu.site, us.site);
     assert_eq!(&*eu.exchange.provider.unwrap().name, "mimecast");
+}
+
+#[test]
+fn the_terms_of_a_site_come_from_its_queue_then_its_provider_then_all_and_from_what_was_learned() {
+    let finder = finder(Vec::new());
+    let all = Providers::built_in();
+    let found = |site: &str, queue| {
+        let provider = all.of_hosts(site.split(',')).cloned();
+        let tls = (TlsPolicy::May, PolicyOrigin::General);
+        finder.found(plan_of(site), Vec::new(), provider, tls, queue)
+    };
+    let mut settings = Settings::default();
+    let google = found("aspmx.l.google.com", None);
+    let terms = |settings: &Settings, found: &Found, rows: &[SiteRow]| {
+        terms::of_site(settings, found, QueueId::GENERAL, rows)
+    };
+    assert_eq!(terms(&settings, &found("mx.a.test", None), &[]), None);
+    let of_profile = terms(&settings, &google, &[]).unwrap();
+    assert_eq!(of_profile.bounds.max, 5);
+    assert_eq!(of_profile.messages_per_session, Some(50));
+    settings.queues = vec![QueueSettings {
+        sessions_per_site: Some(12),
+        ..QueueSettings::default()
+    }];
+    let of_queue = found("aspmx.l.google.com", Some(QueueId(1)));
+    assert_eq!(terms(&settings, &of_queue, &[]).unwrap().bounds.max, 12);
+    settings.sessions_per_site = 3;
+    assert_eq!(terms(&settings, &of_queue, &[]).unwrap().bounds.max, 3);
+    let free = found("mx1.free.fr", None);
+    assert_eq!(
+        terms(&settings, &free, &[]).unwrap().rate,
+        "1/s".parse().ok()
+    );
+    settings.rate = "30/min".parse().ok();
+    assert_eq!(terms(&settings, &free, &[]).unwrap().rate, settings.rate);
+    let row = |source: &str, window, ceiling| SiteRow {
+        key: "mx.a.test".into(),
+        source: source.into(),
+        learned: Learned {
+            window,
+            sessions_ceiling: ceiling,
+            ..Learned::default()
+        },
+        learned_ms: 0,
+        seen_ms: 0,
+    };
+    let rows = [
+        row("", 7, None),
+        row("192.0.2.1", 9, Some(9)),
+        row("192.0.2.2", 4, None),
+    ];
+    let learned = |settings: &Settings| {
+        let terms = terms(settings, &found("mx.a.test", None), &rows);
+        terms.and_then(|terms| terms.learned).unwrap()
+    };
+    assert_eq!(learned(&settings).window, 7);
+    settings.bind = ["192.0.2.1", "192.0.2.2"]
+        .map(|ip| ip.parse().unwrap())
+        .to_vec();
+    let careful = learned(&settings);
+    assert_eq!((careful.window, careful.sessions_ceiling), (4, Some(9)));
 }
 
 #[test]
