@@ -10,6 +10,8 @@ mod check;
 mod desk;
 #[path = "simulation/fallback.rs"]
 mod fallback;
+#[path = "simulation/promotion.rs"]
+mod promotion;
 #[path = "simulation/scenario.rs"]
 mod scenario;
 #[path = "simulation/sender.rs"]

@@ -11,6 +11,7 @@
 //! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
+//! | `promoted` | the queues for promoted sites |
 //! | `limits` | how many workers this machine has room for |
 //! | `book` | the ledger's thread |
 //! | `guard` | what becomes of the run if a thread panics |
@@ -31,6 +32,7 @@ mod parts;
 pub mod past;
 pub mod permits;
 pub mod pool;
+pub mod promoted;
 pub mod queue;
 pub mod reach;
 pub mod resolve;

@@ -37,6 +37,16 @@ impl SharedPermits {
         });
     }
 
+    /// A queue that may get mail: a worker is kept for it.
+    pub fn open(&self, queue: QueueId) {
+        self.with(|table| table.open(queue));
+    }
+
+    /// How much mail a queue has, as a weight: its share of the workers.
+    pub fn set_queue_weight(&self, queue: QueueId, weight: u32) {
+        self.with(|table| table.set_queue_weight(queue, weight));
+    }
+
     /// A queue that will get no more mail and has none.
     pub fn close(&self, queue: QueueId) {
         self.with(|table| table.close(queue));

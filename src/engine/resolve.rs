@@ -114,7 +114,9 @@ impl Finder {
         let plan = found?;
         let hosts = plan.hosts.iter().map(|host| &*host.name);
         let by_hosts = self.routes.queue_of_hosts(hosts);
-        let queue = by_hosts.filter(|_| asker == QueueId::GENERAL);
+        // Queues for promoted sites ask as the general one does.
+        let is_configured = specific(asker).is_some_and(|at| at < self.policies.queues.len());
+        let queue = by_hosts.filter(|_| !is_configured);
         let tls = self.policies.of(destination, queue.unwrap_or(asker));
         Ok(self.found(plan, relays, tls, queue))
     }

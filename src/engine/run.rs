@@ -22,6 +22,7 @@ use super::parts;
 use super::past::Past;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
+use super::promoted::Slots;
 use super::queue::{Inbox, QueueThread, Ways};
 use super::resolve::{Finder, Policies};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
@@ -83,6 +84,7 @@ pub struct Running {
     keeper: Keeper,
     router: JoinHandle<()>,
     queues: Vec<JoinHandle<()>>,
+    slots: Arc<Slots>,
     over: Receiver<()>,
 }
 
@@ -135,7 +137,10 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
     let finder = finder(&settings, &routes, &policies)?;
-    let names = parts::queue_names(&routes);
+    let mut names = parts::queue_names(&routes);
+    let configured = names.len();
+    let promoted = parts::promoted_queues(&settings);
+    names.resize(configured + usize::from(promoted), String::new());
     let (to_ledger, entries) = unbounded();
     let book = Book::new(to_ledger, ledger.journal());
     let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
@@ -143,12 +148,15 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let watch = Watch::new(Arc::clone(&shared), &inboxes);
     let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes, &watch)?;
     let relayed = (!shared.settings.relays.is_empty()).then_some(policies);
-    let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
+    let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone(), promoted > 0);
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
     let permits = parts::permit_table(&shared.settings);
     let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
+    let (receivers, spare) = split(receivers, configured);
+    let slots = Arc::new(slots(configured, spare, &shared.settings));
     let ways = Ways {
+        slots: Arc::clone(&slots),
         questions,
         names: router.names(),
         permits: Arc::clone(&permits),
@@ -188,8 +196,24 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         keeper,
         router,
         queues,
+        slots,
         over,
     })
+}
+
+/// The inboxes of queues that start at once, and of those for promoted sites.
+fn split<T>(mut all: Vec<T>, configured: usize) -> (Vec<T>, Vec<T>) {
+    let spare = all.split_off(configured);
+    (all, spare)
+}
+
+/// The queues for promoted sites. They are as patient as the others: their time counts from now.
+fn slots(first: usize, inboxes: Vec<Receiver<Inbox>>, settings: &Settings) -> Slots {
+    let queues = (first..).zip(inboxes).map(|(number, inbox)| {
+        let config = parts::dispatcher_config(QueueId(number as u16), settings);
+        (inbox, config)
+    });
+    Slots::new(first, queues.collect())
 }
 
 fn share(
@@ -309,12 +333,11 @@ impl Running {
     /// More takes effect at once, less as runs of mail end. Queues are those of the start.
     pub fn set_limits(&self, settings: &Settings) {
         let limits = |id: QueueId| {
-            settings
-                .queues
-                .iter()
-                .find(|queue| queue.name == self.routes.name(id))
+            settings.queues.iter().find(|queue| {
+                id.index() < self.routes.queues() && queue.name == self.routes.name(id)
+            })
         };
-        let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
+        let ids = (0..self.inboxes.len()).map(|at| QueueId(at as u16));
         let windows: Vec<(QueueId, u32)> = ids
             .clone()
             .map(|id| {
@@ -400,6 +423,9 @@ impl Running {
         // Queues wait for nobody but their workers, which have nothing left to do.
         for queue in self.queues.into_iter().filter(|_| breakdown.is_none()) {
             let _ = queue.join();
+        }
+        if breakdown.is_none() {
+            self.slots.join();
         }
         let (mut ledger, mut ledger_failure) = self
             .keeper

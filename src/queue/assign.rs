@@ -61,6 +61,7 @@ impl<P: Clone> Dispatcher<P> {
             self.feed(s, true, t);
             self.feed_ahead(s, t);
             self.sites.refresh(s);
+            self.watch(s, t.now);
         }
         self.touched.clear();
     }
@@ -259,7 +260,7 @@ impl<P: Clone> Dispatcher<P> {
 
     /// A worker that owes nothing gets the next run, or becomes ready, or ends.
     pub(super) fn place(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        if self.stopped || self.is_surplus(t) {
+        if self.stopped || self.promotions.is_leaving() || self.is_surplus(t) {
             return self.retire(w, t);
         }
         if let Some(s) = self.workers[w].session {
@@ -374,8 +375,9 @@ impl<P: Clone> Dispatcher<P> {
     }
 
     /// Lets ready workers go: all of them if no mail can come for them, those that waited too long, those that others want.
-    fn release(&mut self, t: &mut Turn<'_, P>) {
-        let done = self.input_closed && self.backlog.waiting == 0 && self.delayed.is_empty();
+    pub(super) fn release(&mut self, t: &mut Turn<'_, P>) {
+        let closed = self.input_closed || self.promotions.is_leaving();
+        let done = closed && self.backlog.waiting == 0 && self.delayed.is_empty();
         while let Some(w) = self.workers.ready.front() {
             let surplus = self.workers.len() > self.config.workers_max as usize;
             let cold = self.workers[w].ready_since + self.config.idle <= t.now;
@@ -416,6 +418,11 @@ impl<P: Clone> Dispatcher<P> {
     /// Limits were changed: whatever was refused is asked for again.
     pub(super) fn limits_changed(&mut self, workers_max: u32) {
         self.config.workers_max = workers_max.max(1);
+        self.forget_refusals();
+    }
+
+    /// Whatever was refused may be asked for again.
+    pub(super) fn forget_refusals(&mut self) {
         self.worker_refused = false;
         for s in 0..self.sites.iter().count() as u32 {
             self.sites[s].blocked = false;

@@ -25,6 +25,7 @@ use super::delayed::{Delayed, Timer, Timers};
 use super::event::{Action, Event, Place, SiteView, Snapshot};
 use super::links::Links;
 use super::permits::Permits;
+use super::promote::{Promotion, Promotions};
 use super::ready::Workers;
 use super::site::{Gate, Site, Sites};
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId};
@@ -53,6 +54,8 @@ pub struct DispatcherConfig {
     pub sender_refusals: u32,
     /// Failures after which mail goes to the fallback relay; `None`: there is none.
     pub fallback_after: Option<u32>,
+    /// What it has to do with the promotion of sites.
+    pub promotion: Promotion,
     /// When deferred mail is tried again, and until when.
     pub retry: RetryPolicy,
 }
@@ -71,6 +74,7 @@ impl DispatcherConfig {
             quantum_time: Duration::from_secs(5),
             sender_refusals: 10,
             fallback_after: None,
+            promotion: Promotion::Never,
             retry: RetryPolicy::default(),
         }
     }
@@ -96,6 +100,8 @@ pub struct Dispatcher<P> {
     pub(super) worker_refused: bool,
     /// No worker is spawned before: a thread has just failed.
     pub(super) spawn_after: Option<Instant>,
+    /// Sites that have queues of their own, or the one whose queue this is.
+    pub(super) promotions: Promotions,
     /// Sites to look at before the event is over.
     pub(super) touched: Vec<u32>,
     /// Sites whose ready workers were passed over in favour of others.
@@ -119,6 +125,7 @@ impl<P: Clone> Dispatcher<P> {
         config.run_max = config.run_max.max(1);
         config.recipients_max = config.recipients_max.max(1);
         Dispatcher {
+            promotions: Promotions::new(config.promotion),
             config,
             rng: fastrand::Rng::with_seed(seed),
             backlog: Backlog::default(),
@@ -163,6 +170,9 @@ impl<P: Clone> Dispatcher<P> {
         if let Some(site) = freed {
             self.decline_unused(site, &mut turn);
         }
+        self.watch_all(now);
+        self.tend(&mut turn);
+        self.ask_for_queues(&mut turn);
     }
 
     fn apply(&mut self, event: Event<P>, t: &mut Turn<'_, P>) {
@@ -178,8 +188,14 @@ impl<P: Clone> Dispatcher<P> {
             Event::Forwarded {
                 destination,
                 envelopes,
+                delayed,
                 route,
-            } => self.forwarded(destination, envelopes, route, t),
+                takes_over,
+            } => {
+                self.handed(destination, route, takes_over, t);
+                self.forwarded(destination, envelopes, delayed, t);
+            }
+            Event::Promotion(step) => self.step(step, t),
             Event::Resolved {
                 destination,
                 resolution,
@@ -207,6 +223,7 @@ impl<P: Clone> Dispatcher<P> {
             self.delayed.next(),
             idle,
             self.spawn_after,
+            self.tend_at(),
         ]
         .into_iter()
         .flatten()

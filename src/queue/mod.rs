@@ -13,6 +13,7 @@
 //! | `ready` | workers and the ready list |
 //! | `delayed` | the delayed heap and other times to wake |
 //! | `fallback` | which mail goes to the fallback relay |
+//! | `promote` | when a site gets a queue of its own, and how its mail moves there and back |
 //! | `permits` | what all queues share: permits for workers and for sessions |
 //! | `links` | lists with constant-time removal |
 //!
@@ -28,6 +29,7 @@ mod intake;
 mod links;
 mod outcome;
 pub mod permits;
+pub mod promote;
 mod ready;
 mod sender;
 mod site;
@@ -37,4 +39,5 @@ pub use dispatcher::{Dispatcher, DispatcherConfig};
 pub use event::{Action, Event, GateView, Outcome, Place, Resolution, Route, SiteView, Snapshot};
 pub use fallback::{fallback_of, origin_of};
 pub use permits::{News, Notice, PermitTable, Permits, Wanted};
+pub use promote::{PromoteRules, Promotion, Step};
 pub use sender::SenderReplies;

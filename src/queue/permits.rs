@@ -9,7 +9,7 @@
 //! notice, and then it must take it or decline it: a notice never simply fades away. When somebody begins to wait, the
 //! holders get a notice too: they give back what is idle at once, and at the end of a run what is more than their share.
 //!
-//! Workers: of the process's maximum, up to a quarter is kept for open queues that have none yet, one each, so that a
+//! Workers: each queue is due a share by its weight, at least one. Of the process's maximum, up to a quarter is kept for open queues that have none yet, one each, so that a
 //! queue that gets its first mail need not wait for another one's slow server.
 //!
 //! INVARIANTS: permits held never exceed the limit when they were taken (a limit that is lowered takes effect as permits
@@ -94,6 +94,8 @@ pub struct PermitTable {
     sites: HashMap<SiteId, Stock>,
     site_windows: HashMap<SiteId, u32>,
     queue_windows: HashMap<QueueId, u32>,
+    /// What share of the workers each queue is due, compared with others; 1 if nothing was said.
+    weights: HashMap<QueueId, u32>,
     open: Vec<QueueId>,
     notices: Vec<Notice>,
 }
@@ -111,6 +113,7 @@ impl PermitTable {
             sites: HashMap::new(),
             site_windows: HashMap::new(),
             queue_windows: HashMap::new(),
+            weights: HashMap::new(),
             open: Vec::new(),
             notices: Vec::new(),
         }
@@ -164,6 +167,16 @@ impl PermitTable {
     /// it looks again when it hears of changed limits.
     pub fn set_queue_window(&mut self, queue: QueueId, window: u32) {
         self.queue_windows.insert(queue, window.max(1));
+    }
+
+    /// Sets what share of the workers `queue` is due while others want them, compared with their weights. It takes effect at
+    /// the ends of runs.
+    pub fn set_queue_weight(&mut self, queue: QueueId, weight: u32) {
+        self.weights.insert(queue, weight.max(1));
+    }
+
+    fn weight(&self, queue: QueueId) -> u32 {
+        self.weights.get(&queue).copied().unwrap_or(1)
     }
 
     /// Workers held by all queues.
@@ -236,7 +249,8 @@ impl PermitTable {
 
     /// See [`Permits::worker_wanted`].
     pub fn worker_wanted(&self, queue: QueueId) -> Wanted {
-        self.workers.wanted_from(queue, self.workers_max)
+        let weight = |queue| self.weight(queue);
+        self.workers.wanted_from(queue, self.workers_max, weight)
     }
 
     /// See [`Permits::take_session`].
@@ -278,7 +292,7 @@ impl PermitTable {
         let limit = self.site_window(site);
         self.sites
             .get(&site)
-            .map_or(Wanted::No, |stock| stock.wanted_from(queue, limit))
+            .map_or(Wanted::No, |stock| stock.wanted_from(queue, limit, |_| 1))
     }
 
     /// See [`Permits::window`].

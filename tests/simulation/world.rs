@@ -16,7 +16,7 @@ use mailer::queue::{
 use mailer::retry::RetryPolicy;
 
 use crate::check::Books;
-use crate::scenario::{Naming, Scenario};
+use crate::scenario::{Naming, Order, Scenario};
 use crate::worker::{FakeWorker, Item, Job};
 
 pub type Plan = u32;
@@ -33,6 +33,8 @@ pub enum Happening {
     Step(usize, WorkerId),
     /// A signal stops the run.
     Stop,
+    /// The operator wants something.
+    Order(Order),
 }
 
 /// What happened, to know that the scenarios cover it.
@@ -53,6 +55,12 @@ pub struct Tally {
     pub delivered: u64,
     pub sites_stopped: u64,
     pub fell_back: u64,
+    pub promoted: u64,
+    pub promotions_failed: u64,
+    pub handed_back: u64,
+    pub demoted: u64,
+    pub moved_delayed: u64,
+    pub rehosted: u64,
 }
 
 impl Tally {
@@ -62,7 +70,7 @@ impl Tally {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 15] {
+    fn fields(&mut self) -> [&mut u64; 21] {
         [
             &mut self.events,
             &mut self.assigned,
@@ -79,6 +87,12 @@ impl Tally {
             &mut self.delivered,
             &mut self.sites_stopped,
             &mut self.fell_back,
+            &mut self.promoted,
+            &mut self.promotions_failed,
+            &mut self.handed_back,
+            &mut self.demoted,
+            &mut self.moved_delayed,
+            &mut self.rehosted,
         ]
     }
 
@@ -135,9 +149,13 @@ impl World {
             table.set_site_window(SiteId(site), window);
         }
         let mut queues = Vec::new();
-        for (number, &max) in scenario.queue_maxima.iter().enumerate() {
+        let configured = scenario.queue_maxima.len();
+        let maxima = scenario.all_maxima();
+        for (number, &max) in maxima.iter().enumerate() {
             let id = QueueId(number as u16);
-            table.open(id);
+            if number < configured {
+                table.open(id);
+            }
             let retry = RetryPolicy {
                 retry_min: scenario.retry_min,
                 retry_max: scenario.retry_min * 48,
@@ -150,6 +168,7 @@ impl World {
                 quantum: scenario.quantum,
                 sender_refusals: scenario.sender_refusals,
                 fallback_after: scenario.fallback.map(|fallback| fallback.after),
+                promotion: scenario.promotion_of(number),
                 retry,
                 ..DispatcherConfig::new(id, max)
             };
@@ -194,6 +213,9 @@ impl World {
         }
         if let Some(stop) = self.scenario.stop {
             self.at(self.start + stop, Happening::Stop);
+        }
+        for (after, order) in self.scenario.orders.clone() {
+            self.at(self.start + after, Happening::Order(order));
         }
         if self.scenario.posts.is_empty() {
             self.close_inputs();
@@ -252,6 +274,7 @@ impl World {
                 }
             }
             Happening::Step(q, worker) => self.step(q, worker),
+            Happening::Order(order) => self.order(order),
             Happening::Stop => {
                 self.stop_sent = true;
                 for q in 0..self.queues.len() {
@@ -281,15 +304,13 @@ impl World {
         }
     }
 
-    /// The general queue's input is closed with the last post, the others' once it can forward nothing any more.
+    /// Queues forward to one another until the run is over: then their inputs are closed.
     fn close_inputs(&mut self) {
-        if self.posted < self.scenario.posts.len() {
+        if self.posted < self.scenario.posts.len() || !self.books.all_settled() {
             return;
         }
         for q in 0..self.queues.len() {
-            let general = &self.queues[0];
-            let may_forward = !general.dispatcher.is_idle() || general.in_inbox > 0;
-            if !self.queues[q].closed && (q == 0 || !may_forward) {
+            if !self.queues[q].closed {
                 self.queues[q].closed = true;
                 self.send(q, Event::InputClosed);
             }
@@ -297,7 +318,7 @@ impl World {
     }
 
     /// A queue receives an event and carries out what its dispatcher answers.
-    fn receive(&mut self, q: usize, event: Event<Plan>) {
+    pub fn receive(&mut self, q: usize, event: Event<Plan>) {
         self.tally.events += 1;
         self.queues[q].stopped |= matches!(event, Event::Stop);
         self.books.received(q, &event, self.now);
@@ -308,6 +329,7 @@ impl World {
         for action in actions {
             self.carry_out(q, action);
         }
+        self.weigh(q);
         self.send_notices();
         self.check(q);
         self.close_inputs();
@@ -377,19 +399,28 @@ impl World {
                 queue,
                 destination,
                 envelopes,
+                delayed,
                 route,
+                takes_over,
             } => {
                 self.tally.forwarded += 1;
+                self.tally.moved_delayed += delayed.len() as u64;
                 self.books.transit(q, queue.index(), &envelopes);
+                let later: Vec<_> = delayed.iter().map(|(e, _)| *e).collect();
+                self.books.transit(q, queue.index(), &later);
                 self.send(
                     queue.index(),
                     Event::Forwarded {
                         destination,
                         envelopes,
+                        delayed,
                         route,
+                        takes_over,
                     },
                 );
             }
+            Action::Promote { queue, site, .. } => self.promote(queue, site),
+            Action::Pass { queue, step } => self.pass(q, queue, step),
             Action::Refuse { envelopes, .. } => {
                 self.tally.refused += envelopes.len() as u64;
                 self.books.finally(q, &envelopes);
@@ -431,13 +462,16 @@ impl World {
             Naming::Refused => {
                 Resolution::Refused(verdict(Status::Refused, Scope::Domain, Stage::Dns))
             }
-            Naming::Site { failures, .. } => {
-                let site = self.scenario.site_of(id).expect("it has one");
+            Naming::Site { site, failures } => {
+                let own = self.scenario.site_of(id).unwrap_or(site);
                 let made = self.look_ups.entry(id.0).or_default();
                 *made += 1;
                 if *made <= failures {
                     Resolution::Failed(verdict(Status::Deferred, Scope::Domain, Stage::Dns))
                 } else {
+                    let moved = self.scenario.moved_to(id, *made - failures);
+                    self.tally.rehosted += u64::from(moved.is_some());
+                    let site = moved.unwrap_or(own);
                     Resolution::Known {
                         route: Route {
                             site: SiteId(site),

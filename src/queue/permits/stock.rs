@@ -114,7 +114,25 @@ impl Stock {
         (self.holders.len() + waiting).max(1) as u32
     }
 
-    pub(super) fn wanted_from(&self, queue: QueueId, limit: u32) -> Wanted {
+    /// The share of `limit` that `queue` is due, by the weights of all that hold or want it.
+    fn share(&self, queue: QueueId, limit: u32, weight: &impl Fn(QueueId) -> u32) -> u32 {
+        let holders = self.holders.iter().map(|(holder, _)| *holder);
+        let waiting = self.line.iter().map(|waiter| waiter.queue);
+        let waiting = waiting.filter(|waiter| self.held_by(*waiter) == 0);
+        let all: u64 = holders
+            .chain(waiting)
+            .map(|one| u64::from(weight(one)))
+            .sum();
+        (u64::from(limit) * u64::from(weight(queue)) / all.max(1)) as u32
+    }
+
+    /// How badly others want what `queue` holds. Nobody gives his last one to somebody who has one.
+    pub(super) fn wanted_from(
+        &self,
+        queue: QueueId,
+        limit: u32,
+        weight: impl Fn(QueueId) -> u32,
+    ) -> Wanted {
         if self.held > limit {
             // The limit was lowered.
             return Wanted::Yes;
@@ -124,9 +142,15 @@ impl Stock {
         if others.clone().count() <= free {
             return Wanted::No;
         }
-        let share = limit / self.parties();
-        let poorer = others.any(|waiter| self.held_by(waiter.queue) < share.max(1));
-        if poorer && self.held_by(queue) > share {
+        let (held, own) = (self.held_by(queue), self.share(queue, limit, &weight));
+        if held <= own {
+            return Wanted::IfIdle;
+        }
+        let due = |waiter: &Waiter| {
+            let has = self.held_by(waiter.queue);
+            has == 0 || held > 1 && has < self.share(waiter.queue, limit, &weight)
+        };
+        if others.any(due) {
             Wanted::Yes
         } else {
             Wanted::IfIdle
