@@ -526,9 +526,10 @@ impl<P: Clone> Dispatcher<P> {
         self.rests_after().is_some()
     }
 
-    /// True if mail for `site` is not this queue's: it is a promoted one, and has another site.
+    /// True if mail for `site` is not this queue's: it is a promoted one, and has another site, or has handed it back.
     pub(super) fn is_elsewhere(&self, site: SiteId) -> bool {
-        self.is_promoted() && self.promotions.site != Some(site)
+        let is_own = self.promotions.site == Some(site) && !self.promotions.leaving;
+        self.is_promoted() && !is_own
     }
 
     fn begin(&mut self, site: SiteId) {

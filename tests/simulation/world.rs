@@ -378,6 +378,7 @@ impl World {
                 assert_eq!(plan, site.0, "the plan of another site");
                 self.tally.assigned += 1;
                 self.check_not_stopped(q, site);
+                self.check_promoted(q, site);
                 self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
                 let ahead = self.books.assigned(q, worker, site, &envelopes);
