@@ -19,6 +19,7 @@ mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
 mod peers; // servers that no standard foresees
+mod promotion; // sites that get queues of their own while the run goes on
 mod queues; // which queue handles what, and that none waits for another
 mod refusals; // servers that want no mail of ours
 mod relay; // mail for everybody through servers of one's own
