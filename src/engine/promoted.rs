@@ -19,17 +19,20 @@ use super::shared::Shared;
 use crate::mail::QueueId;
 use crate::queue::{Dispatcher, DispatcherConfig};
 
+/// What a queue is made from that has no thread yet.
+pub type Spare = (Receiver<Inbox>, DispatcherConfig);
+
 /// The queues for promoted sites.
 #[derive(Debug, Default)]
 pub struct Slots {
     first: usize,
-    waiting: Mutex<Vec<Option<(Receiver<Inbox>, DispatcherConfig)>>>,
+    waiting: Mutex<Vec<Option<Spare>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Slots {
     /// Queues from number `first` on, with these inboxes and configurations.
-    pub fn new(first: usize, queues: Vec<(Receiver<Inbox>, DispatcherConfig)>) -> Slots {
+    pub fn new(first: usize, queues: Vec<Spare>) -> Slots {
         Slots {
             first,
             waiting: Mutex::new(queues.into_iter().map(Some).collect()),

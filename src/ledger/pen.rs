@@ -210,12 +210,15 @@ fn status(line: &Line) -> &'static str {
     }
 }
 
+/// The numbers of ways, by their bytes.
+type Known = HashMap<Box<[u8]>, i64>;
+
 /// Numbers of ways.
 struct Ways<'a> {
     find: Statement<'a>,
     insert: Statement<'a>,
     /// For each segment, and what the queue is called: by the bytes that a way has there.
-    known: HashMap<(u32, QueueId), HashMap<Box<[u8]>, i64>>,
+    known: HashMap<(u32, QueueId), Known>,
 }
 
 impl<'a> Ways<'a> {

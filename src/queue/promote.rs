@@ -31,13 +31,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backlog::State;
-use super::delayed::Timer;
-use super::dispatcher::{Dispatcher, Turn};
-use super::event::{Action, Route};
-use super::fallback::origin_of;
-use super::site::Gate;
-use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Verdict};
+use crate::mail::{DestinationId, QueueId, SiteId, Verdict};
+
+mod general;
+mod own;
 
 /// How often all that is pending is counted,
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -246,416 +243,54 @@ impl Promotions {
     }
 }
 
-// The general queue's part.
-impl<P: Clone> Dispatcher<P> {
-    fn rules(&self) -> Option<PromoteRules> {
-        match self.config.promotion {
-            Promotion::Watch(rules) => Some(rules),
-            _ => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_large_above_both_limits_and_beside_others() {
+        let rules = PromoteRules::new(QueueId(1), 32);
+        for (pending, all, expected) in [
+            (50, 100, false),
+            (51, 100, true),
+            (51, 51, false),
+            (51, 10_199, true),
+            (51, 10_200, false),
+            (5_000, 1_000_000, false),
+            (5_001, 1_000_000, true),
+        ] {
+            assert_eq!(rules.is_large(pending, all), expected, "{pending} of {all}");
         }
     }
 
-    /// The queue to which this site was promoted.
-    pub(super) fn promoted_to(&self, site: SiteId) -> Option<QueueId> {
-        self.promotions.by_site.get(&site).copied()
+    #[test]
+    fn demand_is_more_than_one_busy_session_with_mail_behind_it_for_the_whole_time() {
+        let (mut watch, now) = (Watch::default(), Instant::now());
+        let (demand, second) = (Duration::from_secs(2), Duration::from_secs(1));
+        watch.note(0, 2, true, now);
+        watch.note(0, 5, true, now + second);
+        assert!(!watch.demands(0, demand, now + second));
+        assert!(watch.demands(0, demand, now + 2 * second));
+        watch.note(0, 1, true, now + 2 * second);
+        assert!(!watch.demands(0, demand, now + 9 * second), "one session");
+        watch.note(0, 2, false, now + 9 * second);
+        assert!(
+            !watch.demands(0, demand, now + 19 * second),
+            "nothing waits"
+        );
+        assert!(!watch.demands(1, demand, now + 9 * second));
     }
 
-    /// Looks at a site that the event touched. O(1).
-    pub(super) fn watch(&mut self, s: u32, now: Instant) {
-        let Some(rules) = self.rules() else { return };
-        let (waiting, sessions) = (self.sites[s].waiting, self.sites[s].busy());
-        self.promotions.watch.note(s, sessions, waiting > 0, now);
-        self.promotions.watch.is_urgent |= rules.is_large(waiting, self.pending());
-    }
-
-    /// At most so often: counts all that is pending, for each site, and promotes those that are large or have had demand for
-    /// more than one session for long enough, the largest first.
-    pub(super) fn watch_all(&mut self, now: Instant) {
-        let Some(rules) = self.rules() else { return };
-        let no_slot = !self.promotions.slots.contains(&Slot::Free);
-        if no_slot || self.backlog.waiting == 0 || !self.promotions.watch.is_due(now) {
-            return;
-        }
-        let all = self.pending();
-        let pending = self.pending_of_sites();
-        let mut large: Vec<(usize, u32)> = (0..)
-            .zip(pending)
-            .filter(|(s, pending)| {
-                let demands = self.promotions.watch.demands(*s, rules.demand, now);
-                let is_wanted = rules.is_large(*pending, all) || demands && *pending < all;
-                is_wanted && self.sites[*s].waiting > 0
-            })
-            .map(|(s, pending)| (pending, s))
-            .collect();
-        large.sort_unstable_by_key(|(pending, s)| (std::cmp::Reverse(*pending), *s));
-        for (_, s) in large {
-            self.promote_if_possible(s, now);
-        }
-    }
-
-    /// The weight of this queue in the shares of workers: the square root of what it could send now, at least 1.
-    pub fn weight(&self) -> u32 {
-        (self.backlog.waiting + self.in_hand).isqrt().max(1) as u32
-    }
-
-    /// Envelopes that are not settled.
-    fn pending(&self) -> usize {
-        self.backlog.waiting + self.delayed.len() + self.in_hand
-    }
-
-    /// The same of each site, by its index.
-    fn pending_of_sites(&self) -> Vec<usize> {
-        let mut pending: Vec<usize> = self.sites.iter().map(|site| site.waiting).collect();
-        for (d, _) in self.delayed.iter() {
-            if let State::Known { site, .. } = self.backlog[d].state {
-                pending[site as usize] += 1;
-            }
-        }
-        for w in self.workers.all() {
-            let worker = &self.workers[w];
-            if let Some(s) = worker.session {
-                let runs = [worker.current, worker.ahead];
-                pending[s as usize] += runs.iter().flatten().map(|work| work.count).sum::<usize>();
-            }
-        }
-        pending
-    }
-
-    fn promote_if_possible(&mut self, s: u32, now: Instant) {
-        let site = &self.sites[s];
-        let is_kept = self.promotions.kept.contains(&site.id) || site.standing.is_suspect();
-        let is_early = self.promotions.not_before.is_some_and(|at| now < at);
-        if !is_kept && !is_early {
-            // Refused, it is looked at again.
-            let _ = self.ask_for_queue(s);
-        }
-    }
-
-    /// The operator wants the site of destination `d` to have a queue of its own, whatever it has pending. Returns which.
-    pub(super) fn promote_now(
-        &mut self,
-        d: u32,
-        _t: &mut Turn<'_, P>,
-    ) -> Result<QueueId, Unpromoted> {
-        if self.rules().is_none() {
-            return Err(Unpromoted::Never);
-        }
-        match self.backlog[d].state {
-            State::Known { site, .. } => {
-                let queue = self.ask_for_queue(site)?;
-                self.promotions.kept.remove(&self.sites[site].id);
-                Ok(queue)
-            }
-            State::Moved(_) => Err(Unpromoted::Already),
-            _ => Err(Unpromoted::Unknown),
-        }
-    }
-
-    /// Takes a free queue for site `s`, which is promoted when the event is over.
-    fn ask_for_queue(&mut self, s: u32) -> Result<QueueId, Unpromoted> {
-        let rules = self.rules().ok_or(Unpromoted::Never)?;
-        let id = self.sites[s].id;
-        if self.promotions.asked.iter().any(|(_, asked)| *asked == s)
-            || self.promoted_to(id).is_some()
-        {
-            return Err(Unpromoted::Already);
-        }
-        if self.stopped || self.sites[s].gate != Gate::Open {
-            return Err(Unpromoted::Rests);
-        }
-        let free = self
-            .promotions
-            .slots
-            .iter()
-            .position(|slot| *slot == Slot::Free);
-        let free = free.ok_or(Unpromoted::NoQueue)?;
-        let queue = QueueId(rules.first.0 + free as u16);
-        self.promotions.slots[free] = Slot::Asked;
-        self.promotions.asked.push((queue, s));
-        Ok(queue)
-    }
-
-    /// The first destination that site `s` serves; none if it is the fallback relay.
-    fn first_destination(&self, s: u32) -> Option<DestinationId> {
-        let mut its = self
-            .backlog
-            .iter()
-            .filter(|one| matches!(one.state, State::Known { site, .. } if site == s));
-        its.next().map(|one| one.id).filter(|id| !origin_of(*id).1)
-    }
-
-    /// The last of an event: asks for the queues of the sites that are to be promoted.
-    pub(super) fn ask_for_queues(&mut self, t: &mut Turn<'_, P>) {
-        for (queue, s) in std::mem::take(&mut self.promotions.asked) {
-            match self.first_destination(s) {
-                Some(destination) => t.actions.push(Action::Promote {
-                    queue,
-                    site: self.sites[s].id,
-                    destination,
-                }),
-                None => self.set_slot(queue, Slot::Free),
-            }
-        }
-    }
-
-    fn set_slot(&mut self, queue: QueueId, slot: Slot) {
-        let Some(rules) = self.rules() else { return };
-        let at = queue.index().wrapping_sub(rules.first.index());
-        match self.promotions.slots.get_mut(at) {
-            Some(entry) => *entry = slot,
-            None => debug_assert!(false, "{queue:?} is not for promoted sites"),
-        }
-    }
-
-    /// What the general queue and a promoted one are told.
-    pub(super) fn step(&mut self, step: Step, t: &mut Turn<'_, P>) {
-        match step {
-            Step::Promote(id) => {
-                if let Some(d) = self.backlog.find(id) {
-                    // An order that cannot be carried out leaves all as it is.
-                    let _ = self.promote_now(d, t);
-                }
-            }
-            Step::Demote(id) => {
-                if let Some(d) = self.backlog.find(id) {
-                    self.demote_now(d, t);
-                }
-            }
-            Step::Begun { queue, site } if queue == self.config.queue => self.begin(site),
-            Step::Begun { queue, site } => self.move_site(queue, site, t),
-            Step::Failed { queue } => {
-                self.set_slot(queue, Slot::Free);
-                self.promotions.not_before = Some(t.now + FAILED_PAUSE);
-            }
-            Step::HandedBack {
-                queue,
-                by_order,
-                rest,
-            } => self.take_over(queue, by_order, rest),
-            Step::Vacated { queue } => self.set_slot(queue, Slot::Free),
-        }
-    }
-
-    /// All destinations of a site move to their own queue, with everything that waits for them.
-    fn move_site(&mut self, queue: QueueId, site: SiteId, t: &mut Turn<'_, P>) {
-        self.set_slot(queue, Slot::Serving(site));
-        self.promotions.by_site.insert(site, queue);
-        let Some(s) = self.sites.find(site) else {
-            return;
-        };
-        self.promotions.watch.since.remove(&s);
-        let its: Vec<u32> = (0..self.backlog.len() as u32)
-            .filter(|d| matches!(self.backlog[*d].state, State::Known { site, .. } if site == s))
-            .collect();
-        self.move_destinations(&its, queue, t);
-    }
-
-    /// These destinations are handled by `queue` from now on: it gets all their mail, and what is known of them.
-    fn move_destinations(&mut self, its: &[u32], queue: QueueId, t: &mut Turn<'_, P>) {
-        let set: HashSet<u32> = its.iter().copied().collect();
-        let mut delayed: HashMap<u32, Vec<(Envelope, Instant)>> = HashMap::new();
-        for (d, envelope, due) in self.delayed.take_with_due(|d| set.contains(&d)) {
-            delayed.entry(d).or_default().push((envelope, due));
-        }
-        for &d in its {
-            let route = self.route(d);
-            let waiting = self.withdraw(d);
-            self.backlog.set_state(d, State::Moved(queue));
-            let delayed = delayed.remove(&d).unwrap_or_default();
-            self.hand_over(d, queue, waiting, delayed, route, t);
-        }
-    }
-
-    /// What is known of a destination.
-    fn route(&self, d: u32) -> Option<Route<P>> {
-        match &self.backlog[d].state {
-            State::Known {
-                site,
-                plan,
-                expires,
-            } => Some(Route {
-                site: self.sites[*site].id,
-                plan: plan.clone(),
-                expires: *expires,
-            }),
-            _ => None,
-        }
-    }
-
-    /// A promoted queue gives its site back.
-    fn take_over(&mut self, queue: QueueId, by_order: bool, rest: Option<Rest>) {
-        self.set_slot(queue, Slot::Vacating);
-        let its = |(_, at): &(&SiteId, &QueueId)| **at == queue;
-        let Some(site) = self
-            .promotions
-            .by_site
-            .iter()
-            .find(its)
-            .map(|(site, _)| *site)
-        else {
-            return;
-        };
-        self.promotions.by_site.remove(&site);
-        if by_order {
-            self.promotions.kept.insert(site);
-        }
-        let s = self.sites.slot(site);
-        if let Some(rest) = rest
-            && self.sites[s].gate == Gate::Open
-        {
-            let site = &mut self.sites[s];
-            (site.gate, site.failures, site.failure) =
-                (Gate::Paused(rest.until), rest.failures, rest.why);
-            self.timers.push(rest.until, Timer::Site(s));
-            self.touch(s);
-        }
-    }
-}
-
-// The promoted queue's part.
-impl<P: Clone> Dispatcher<P> {
-    fn rests_after(&self) -> Option<Duration> {
-        match self.config.promotion {
-            Promotion::Promoted(after) => Some(after),
-            _ => None,
-        }
-    }
-
-    /// True if this queue is for promoted sites.
-    pub(super) fn is_promoted(&self) -> bool {
-        self.rests_after().is_some()
-    }
-
-    /// True if mail for `site` is not this queue's: it is a promoted one, and has another site, or has handed it back.
-    pub(super) fn is_elsewhere(&self, site: SiteId) -> bool {
-        let is_own = self.promotions.site == Some(site) && !self.promotions.leaving;
-        self.is_promoted() && !is_own
-    }
-
-    fn begin(&mut self, site: SiteId) {
-        self.promotions.site = Some(site);
-        self.promotions.leaving = false;
-        self.promotions.drained_since = None;
-    }
-
-    /// A destination that proves not to be of this queue's site goes back to the general queue, with all its mail but what
-    /// is deferred, which follows when it is due.
-    pub(super) fn give_back(&mut self, d: u32, route: Option<Route<P>>, t: &mut Turn<'_, P>) {
-        let waiting = self.withdraw(d);
-        self.backlog.set_state(d, State::Moved(QueueId::GENERAL));
-        self.hand_over(d, QueueId::GENERAL, waiting, Vec::new(), route, t);
-    }
-
-    /// The operator wants the site of destination `d` back in the general queue. False if it was not promoted.
-    pub(super) fn demote_now(&mut self, d: u32, t: &mut Turn<'_, P>) -> bool {
-        if self.is_promoted() {
-            let is_its = !matches!(self.backlog[d].state, State::Moved(_));
-            if is_its {
-                self.hand_back(true, t);
-            }
-            return is_its;
-        }
-        let State::Moved(queue) = self.backlog[d].state else {
-            return false;
-        };
-        let is_promoted = self.promotions.by_site.values().any(|own| *own == queue);
-        if is_promoted {
-            t.actions.push(Action::Pass {
-                queue,
-                step: Step::Demote(self.backlog[d].id),
-            });
-        }
-        is_promoted
-    }
-
-    /// The last of an event in a promoted queue: hands its site back once that has had no mail for a while, and says when
-    /// nothing of it is left.
-    pub(super) fn tend(&mut self, t: &mut Turn<'_, P>) {
-        let Some(after) = self.rests_after() else {
-            return;
-        };
-        let Some(site) = self.promotions.site else {
-            return;
-        };
-        if !self.is_idle() || self.backlog.resolving > 0 {
-            self.promotions.drained_since = None;
-            return;
-        }
-        if !self.promotions.leaving {
-            let since = *self.promotions.drained_since.get_or_insert(t.now);
-            if self.stopped || t.now < since + after || self.is_refused_by(site) {
-                return;
-            }
-            self.hand_back(false, t);
-            self.release(t);
-        }
-        if self.workers.len() == 0 {
-            self.promotions.site = None;
-            // It leaves all lines that it stands in.
-            self.forget_refusals();
-            let queue = self.config.queue;
-            t.actions.push(Action::Pass {
-                queue: QueueId::GENERAL,
-                step: Step::Vacated { queue },
-            });
-        }
-    }
-
-    /// When [`Dispatcher::tend`] has something to do, if nothing else happens before.
-    pub(super) fn tend_at(&self) -> Option<Instant> {
-        let after = self.rests_after()?;
-        let site = self.promotions.site?;
-        let waits = !self.promotions.leaving && !self.stopped && !self.is_refused_by(site);
-        self.promotions
-            .drained_since
-            .filter(|_| waits)
-            .map(|since| since + after)
-    }
-
-    fn is_refused_by(&self, site: SiteId) -> bool {
-        let s = self.sites.find(site);
-        s.is_some_and(|s| self.sites[s].gate == Gate::Stopped)
-    }
-
-    /// Hands the site back to the general queue, with all its mail. What workers hold follows as they end their runs.
-    fn hand_back(&mut self, by_order: bool, t: &mut Turn<'_, P>) {
-        let Some(site) = self.promotions.site else {
-            return;
-        };
-        if self.promotions.leaving || self.stopped || self.is_refused_by(site) {
-            return;
-        }
-        self.promotions.leaving = true;
-        let queue = self.config.queue;
-        let rest = self.sites.find(site).and_then(|s| self.rest_of(s, t.now));
-        t.actions.push(Action::Pass {
-            queue: QueueId::GENERAL,
-            step: Step::HandedBack {
-                queue,
-                by_order,
-                rest,
-            },
-        });
-        let its: Vec<u32> = (0..self.backlog.len() as u32)
-            .filter(|d| !matches!(self.backlog[*d].state, State::Moved(_)))
-            .collect();
-        self.move_destinations(&its, QueueId::GENERAL, t);
-        for w in self.workers.all() {
-            self.recall(w, t);
-        }
-    }
-
-    fn rest_of(&self, s: u32, now: Instant) -> Option<Rest> {
-        let site = &self.sites[s];
-        let until = match site.gate {
-            Gate::Paused(until) => until,
-            Gate::Probe | Gate::Probing(_) => now,
-            Gate::Open | Gate::Narrow(_) | Gate::Stopped => return None,
-        };
-        Some(Rest {
-            until,
-            failures: site.failures,
-            why: site.failure.clone(),
-        })
+    #[test]
+    fn all_is_counted_once_a_second_and_sooner_while_a_site_may_be_large() {
+        let (mut watch, now) = (Watch::default(), Instant::now());
+        let ms = Duration::from_millis(1);
+        assert!(watch.is_due(now));
+        assert!(!watch.is_due(now + 999 * ms));
+        watch.is_urgent = true;
+        assert!(!watch.is_due(now + 49 * ms));
+        assert!(watch.is_due(now + 50 * ms));
+        assert!(!watch.is_due(now + 999 * ms), "once");
+        assert!(watch.is_due(now + 1050 * ms));
     }
 }
