@@ -6,7 +6,8 @@
 //! |---|---|---|
 //! | host | `retry_min`/20 x n², at most `retry_max`/4 (15 s, 60 s, 135 s ... 1 h) | host failure |
 //! | session | at once, on another session: the server only wanted an end of this one | nothing |
-//! | rate, message, recipient | `retry_min` x 2^(n-1), at most `retry_max` (5, 10, 20 min ... 4 h) | attempt |
+//! | rate, the first two attempts | at once, in front: it is the pace of the site that rests, for all of its mail | attempt |
+//! | rate later, message, recipient | `retry_min` x 2^(n-1), at most `retry_max` (5, 10, 20 min ... 4 h) | attempt |
 //! | in doubt | `in_doubt_wait`, once; the second time it is held | attempt |
 //!
 //! Jitter spreads what failed together: +-25 % for hosts; only upwards (at most 20 %) for recipients, since a greylist
@@ -23,6 +24,9 @@ use crate::mail::{Passage, Scope, Status, Verdict};
 const SHORTEST: Duration = Duration::from_millis(1);
 /// No back-off is longer, whatever a server or a configuration asks for: instants must not overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// Attempts that are repeated as soon as the pace of the site allows it, if they were put off since we send too fast.
+const RATE_ATTEMPTS: u8 = 2;
 
 /// What kind of failure deferred an envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -170,6 +174,10 @@ impl RetryPolicy {
         let was_in_doubt = passage.in_doubt;
         passage.note(deferral.class);
         if deferral.class == Class::Session {
+            return Next::Now;
+        }
+        let expired = self.expire_at.is_some_and(|end| now > end);
+        if deferral.class == Class::Rate && passage.attempts <= RATE_ATTEMPTS && !expired {
             return Next::Now;
         }
         if deferral.class == Class::InDoubt && (was_in_doubt || self.in_doubt == InDoubt::Hold) {

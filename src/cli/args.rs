@@ -18,7 +18,7 @@ pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
 };
-pub use time::{TimeOfDay, duration, time_of_day};
+pub use time::{TimeOfDay, duration, rate_text, time_of_day};
 
 /// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
 #[derive(Parser, Debug)]
@@ -175,6 +175,9 @@ pub struct DeliveryArgs {
     /// Worker threads of all queues together, at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_workers: Option<u32>,
+    /// Messages to each site, at most: 600/min, 20/s, 5000/h, or with a burst on top "600/min burst 50"
+    #[arg(long, value_name = "RATE", value_parser = rate_text)]
+    pub rate: Option<String>,
     /// Cap on the deadline of every stage but the final dot's
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,

@@ -16,9 +16,11 @@ use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, Promote, QueueSettings, Settings};
 use crate::ledger::record::are_kept;
 
+mod pace;
 mod relay;
 mod show;
 
+use pace::{RateKey, apply_pace_keys, check_pace, rate, rate_flag};
 use relay::{credentials, dsn, identity, relays};
 use show::show;
 pub use show::to_toml;
@@ -47,6 +49,12 @@ struct File {
     state: Option<PathBuf>,
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
+    window_start: Option<u32>,
+    window_step: Option<f32>,
+    session_backlog: Option<u32>,
+    rate: Option<RateKey>,
+    connect_rate: Option<RateKey>,
+    source_rate: Option<RateKey>,
     max_recipients: Option<usize>,
     sender_refusals: Option<u32>,
     promote: Option<bool>,
@@ -101,6 +109,8 @@ struct QueueKeys {
     mx: Vec<String>,
     max_workers: Option<u32>,
     max_sessions: Option<u32>,
+    rate: Option<RateKey>,
+    connect_rate: Option<RateKey>,
     tls: Option<TlsMode>,
 }
 
@@ -222,6 +232,7 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
 
 fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     apply_relay_keys(settings, &mut file)?;
+    apply_pace_keys(settings, &file);
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);
     set(&mut settings.data_rate_min, file.min_data_rate);
@@ -344,6 +355,8 @@ fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
         mx: keys.mx,
         workers_max: keys.max_workers,
         sessions_per_site: keys.max_sessions,
+        rate: rate(keys.rate),
+        connect_rate: rate(keys.connect_rate),
         tls: keys.tls.map(TlsMode::policy),
     }
 }
@@ -363,6 +376,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.port, flags.port);
     set(&mut settings.state, flags.state.clone());
     set(&mut settings.workers_max, flags.max_workers);
+    rate_flag(&mut settings.rate, flags.rate.as_deref())?;
     set(&mut settings.dns_timeout, flags.dns_timeout);
     set(&mut settings.retry.min, flags.retry_min);
     set(&mut settings.retry.max, flags.retry_max);
@@ -444,6 +458,7 @@ fn check(settings: &Settings) -> Result<()> {
         let most = Promote::QUEUES_MAX;
         return config(format!("promote_queues_max must be at most {most}"));
     }
+    check_pace(settings)?;
     if !(1..=100).contains(&settings.fallback_after) {
         return config("fallback_after must be between 1 and 100".into());
     }

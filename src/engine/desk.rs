@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
@@ -17,7 +18,8 @@ use super::queue::Inbox;
 use super::teller::Teller;
 use crate::ledger::{Attempt, Via};
 use crate::mail::{
-    DestinationId, Enhanced, Envelope, Passage, Scope, SiteId, Stage, Status, Verdict, WorkerId,
+    DestinationId, Enhanced, Envelope, MessageNo, Passage, Scope, SiteId, Stage, Status, Verdict,
+    WorkerId,
 };
 use crate::queue::SenderReplies;
 use crate::queue::event::{Event, Outcome};
@@ -35,6 +37,19 @@ pub struct Desk {
     book: Book,
     via: Via,
     runs: VecDeque<OpenRun>,
+    /// The end of the latest run.
+    freed: Option<Instant>,
+    /// How the latest session ended, until it is told.
+    session_end: SessionEnd,
+}
+
+/// Who ended a session, and after how many accepted messages.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SessionEnd {
+    /// The server did.
+    pub by_server: Option<u32>,
+    /// We did.
+    pub by_us: Option<u32>,
 }
 
 /// A run, as far as it is not finished.
@@ -47,8 +62,29 @@ struct OpenRun {
     under_way: Vec<Envelope>,
     deferred: Vec<(Envelope, Deferral, Status)>,
     settled: u32,
+    /// Messages that were accepted for somebody, and those that were tried; the latest of each.
+    accepted: Count,
+    tried: Count,
+    /// When its first message was taken up, and when the latest of its attempts ended.
+    began: Option<Instant>,
+    ended: Option<Instant>,
     host_failed: Option<Arc<Verdict>>,
     sender: SenderReplies,
+}
+
+/// Counts messages whose recipients stand together.
+#[derive(Default, Debug)]
+struct Count {
+    messages: u32,
+    latest: Option<MessageNo>,
+}
+
+impl Count {
+    fn note(&mut self, message: MessageNo) {
+        if self.latest.replace(message) != Some(message) {
+            self.messages += 1;
+        }
+    }
 }
 
 impl OpenRun {
@@ -66,6 +102,8 @@ impl Desk {
             book,
             via,
             runs: VecDeque::with_capacity(RUNS_MAX),
+            freed: None,
+            session_end: SessionEnd::default(),
         }
     }
 
@@ -78,6 +116,10 @@ impl Desk {
             under_way: Vec::new(),
             deferred: Vec::new(),
             settled: 0,
+            accepted: Count::default(),
+            tried: Count::default(),
+            began: None,
+            ended: None,
             host_failed: None,
             sender: SenderReplies::default(),
         });
@@ -105,6 +147,7 @@ impl Desk {
             run.waiting.pop_front();
         }
         run.under_way.extend_from_slice(group);
+        run.began.get_or_insert_with(Instant::now);
         true
     }
 
@@ -128,7 +171,10 @@ impl Desk {
         let Some(run) = self.take_from_under_way(&envelope) else {
             return;
         };
+        run.tried.note(envelope.message);
+        run.ended = Some(Instant::now());
         if verdict.status == Status::Delivered {
+            run.accepted.note(envelope.message);
             run.sender.accept(envelope.message);
         } else if is_about_sender(verdict.code, verdict.enhanced) {
             let is_new = envelope.passage == Passage::default();
@@ -201,12 +247,30 @@ impl Desk {
         self.holds_two() && self.runs[0].is_clear()
     }
 
+    /// A session has ended, to be told with the run that is reported next.
+    pub fn note_session_end(&mut self, end: SessionEnd) {
+        self.session_end = end;
+    }
+
     /// Reports the first run, if there is one: what is left of it is returned untried.
     pub fn finish_first(&mut self, session: Option<SiteId>) -> bool {
         let Some(run) = self.runs.pop_front() else {
             return false;
         };
+        // What was begun ahead of the end of the run before took no time of its own until then.
+        let began = run.began.max(self.freed);
+        let spent = match (began, run.ended) {
+            (Some(began), Some(ended)) => ended.saturating_duration_since(began),
+            _ => Duration::ZERO,
+        };
+        self.freed = run.ended.max(self.freed);
+        let session_end = std::mem::take(&mut self.session_end);
         let outcome = Outcome {
+            accepted: run.accepted.messages,
+            tried: run.tried.messages,
+            spent,
+            ended_after: session_end.by_server,
+            carried: session_end.by_us,
             deferred: run
                 .deferred
                 .into_iter()
@@ -283,7 +347,7 @@ mod tests {
     use super::*;
     use crate::engine::book::Entry;
     use crate::engine::book::scratch::{Scratch, ledger_in, scratch};
-    use crate::mail::{MessageNo, QueueId, RecipientNo};
+    use crate::mail::{QueueId, RecipientNo};
     use crossbeam_channel::{Receiver, unbounded};
 
     fn desk() -> (Desk, Receiver<Inbox>, Scratch) {

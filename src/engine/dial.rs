@@ -14,8 +14,9 @@ use socket2::Socket;
 use super::resolve::Exchange;
 use super::session::{Manner, Peer, Session};
 use super::shared::Shared;
+use super::sources;
 use crate::dns::MxAddress;
-use crate::mail::{Enhanced, QueueId, Scope, SiteId, Stage, Status, Verdict, WorkerId};
+use crate::mail::{Enhanced, QueueId, Scope, SiteId, SourceNo, Stage, Status, Verdict, WorkerId};
 use crate::net;
 use crate::smtp::settings::NONCE_OCTETS;
 use crate::smtp::{self, Pipelining, Protocol, TlsPolicy};
@@ -44,6 +45,8 @@ pub struct Wish<'a> {
     pub site: SiteId,
     /// How it is reached.
     pub exchange: &'a Exchange,
+    /// From which source address.
+    pub source: SourceNo,
     /// Who will hold it.
     pub holder: (QueueId, WorkerId),
     /// Attempts that failed before: later ones are more patient.
@@ -184,6 +187,7 @@ fn open_at(
         site: wish.site,
         mx: Arc::clone(&place.host),
         ip: socket.is_none().then_some(place.address),
+        source: wish.source,
     };
     let manner = Manner {
         conversation: conversation(wish, place, shared, &stream)?,
@@ -268,15 +272,10 @@ fn connect(
         .relay(place)
         .map_or(wish.exchange.port, |relay| relay.port);
     let peer = SocketAddr::new(place.address, port);
-    let sources: Vec<IpAddr> = settings
-        .bind
-        .iter()
-        .filter(|source| source.is_ipv4() == peer.is_ipv4())
-        .copied()
-        .collect();
+    let source = sources::address(&settings.bind, wish.source, place.address);
     let patience = settings.timeouts.connect * (u32::from(wish.failures) + 1).min(PATIENCE_MAX);
     let began = Instant::now();
-    let connected = net::connect(peer, rng.choice(sources), began + patience);
+    let connected = net::connect(peer, source, began + patience);
     match &connected {
         Ok(_) => shared.hosts.answered(place.address),
         Err(error) if is_ours(error) => {}

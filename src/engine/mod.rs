@@ -7,7 +7,7 @@
 //! | `router`, `past` | intake thread, router thread; what earlier runs left |
 //! | `queue` | a queue's thread: an actor around its dispatcher |
 //! | `worker`, `desk`, `teller`, `parcel` | a worker's thread; the envelopes it answers for; the attempts it tells; the message it sends |
-//! | `dial`, `session` | opening a session; the blocking driver of one |
+//! | `dial`, `sources`, `session` | opening a session; from which address; the blocking driver of one |
 //! | `hosts`, `reach` | what is known of hosts; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
@@ -41,6 +41,7 @@ pub mod run;
 pub mod session;
 pub mod settings;
 pub mod shared;
+pub mod sources;
 pub mod status;
 pub mod stops;
 pub mod teller;

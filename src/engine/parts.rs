@@ -4,13 +4,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::permits::PermitLimits;
 use super::resolve::{Means, Policies};
 use super::run::StartError;
 use super::settings::{DomainSettings, QueueSettings, Settings};
+use super::sources;
 use crate::dns::{Resolver, ResolverSettings};
 use crate::mail::QueueId;
 use crate::net::TlsNeeds;
-use crate::queue::permits::PermitTable;
+use crate::queue::terms::{Bounds, SiteTerms};
 use crate::queue::{DispatcherConfig, PromoteRules, Promotion};
 use crate::retry::RetryPolicy;
 use crate::route::{QueueRule, RouteTable};
@@ -103,18 +105,49 @@ pub(super) fn tls_needs(settings: &Settings) -> TlsNeeds {
     }
 }
 
-/// What all queues share.
-pub(super) fn permit_table(settings: &Settings) -> PermitTable {
-    let mut table = PermitTable::new(settings.workers_max, settings.sessions_per_site);
-    table.open(QueueId::GENERAL);
-    for (at, queue) in settings.queues.iter().enumerate() {
-        let id = QueueId(at as u16 + 1);
-        table.open(id);
-        if let Some(window) = queue.sessions_per_site {
-            table.set_queue_window(id, window);
-        }
+/// What all queues share: the limits of the queues of these names, the general one first.
+pub(super) fn permit_limits<'a>(
+    settings: &Settings,
+    workers_max: u32,
+    queues: impl Iterator<Item = &'a str>,
+) -> PermitLimits {
+    let own = |name: &str| settings.queues.iter().find(|queue| queue.name == name);
+    let limits = |name: &str| match own(name) {
+        Some(queue) => (queue.sessions_per_site, queue.rate, queue.connect_rate),
+        None => (None, None, None),
+    };
+    let terms = if settings.relays.is_empty() {
+        site_terms(settings)
+    } else {
+        relay_terms(settings)
+    };
+    PermitLimits {
+        workers_max,
+        terms,
+        source_rate: settings.source_rate,
+        queues: queues.map(limits).collect(),
     }
-    table
+}
+
+/// What is known of any site before its first session.
+fn site_terms(settings: &Settings) -> SiteTerms {
+    SiteTerms {
+        bounds: Bounds {
+            start: settings.window_start.unwrap_or(1),
+            max: settings.sessions_per_site,
+            step: settings.window_step,
+        },
+        rate: settings.rate,
+        connect_rate: settings.connect_rate,
+        ..SiteTerms::default()
+    }
+}
+
+/// What is known of relays: they are the user's own, and need not be felt for.
+pub(super) fn relay_terms(settings: &Settings) -> SiteTerms {
+    let mut terms = site_terms(settings);
+    terms.bounds.start = settings.window_start.unwrap_or(terms.bounds.max);
+    terms
 }
 
 /// How a queue decides.
@@ -144,6 +177,8 @@ pub(super) fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherC
         fallback_after: (!settings.fallback.is_empty()).then_some(settings.fallback_after),
         idle: settings.idle,
         promotion,
+        sources: sources::count(&settings.bind),
+        session_backlog: settings.session_backlog,
         retry: retry_policy(settings),
         ..DispatcherConfig::new(id, workers_max)
     }

@@ -2,19 +2,58 @@
 //! after the mutex is released.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
 use super::queue::Inbox;
-use crate::mail::{QueueId, SiteId};
+use crate::mail::{QueueId, SiteId, SourceNo};
 use crate::queue::event::Event;
-use crate::queue::permits::{News, PermitTable, Permits, Wanted};
+use crate::queue::pace::Rate;
+use crate::queue::permits::{News, PermitTable, Permits, SiteStatus};
+use crate::queue::terms::{Learned, SiteTerms};
 
 /// The one thing that queues share. Held for a session or a worker, never for a message, so the mutex is quiet.
 #[derive(Debug)]
 pub struct SharedPermits {
     table: Mutex<PermitTable>,
     inboxes: Vec<Sender<Inbox>>,
+}
+
+/// The limits that the operator sets.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PermitLimits {
+    /// Workers of the process, at most.
+    pub workers_max: u32,
+    /// The terms of sites that have none of their own.
+    pub terms: SiteTerms,
+    /// The rate of messages of each source address.
+    pub source_rate: Option<Rate>,
+    /// What queues have of their own, by their numbers: sessions with any one site, messages, connections.
+    pub queues: Vec<(Option<u32>, Option<Rate>, Option<Rate>)>,
+}
+
+impl PermitLimits {
+    fn put_into(&self, table: &mut PermitTable, now: Instant) {
+        table.set_workers_max(self.workers_max);
+        table.set_general(self.terms, now);
+        table.set_source_rate(self.source_rate, now);
+        for (number, (window, rate, connect_rate)) in self.queues.iter().enumerate() {
+            let queue = QueueId(number as u16);
+            table.set_queue_window(queue, *window);
+            table.set_queue_rates(queue, *rate, *connect_rate, now);
+        }
+    }
+
+    /// A table under these limits, for all these queues.
+    pub fn table(&self, sources: u8) -> PermitTable {
+        let mut table = PermitTable::with_terms(self.workers_max, self.terms, sources);
+        for number in 0..self.queues.len() {
+            table.open(QueueId(number as u16));
+        }
+        self.put_into(&mut table, Instant::now());
+        table
+    }
 }
 
 impl SharedPermits {
@@ -26,33 +65,62 @@ impl SharedPermits {
         }
     }
 
-    /// Changes limits: workers in total, sessions per site, and the sessions per site of some queues.
-    pub fn set_limits(&self, workers_max: u32, window: u32, queue_windows: &[(QueueId, u32)]) {
-        self.with(|table| {
-            table.set_workers_max(workers_max);
-            table.set_window(window);
-            for (queue, window) in queue_windows {
-                table.set_queue_window(*queue, *window);
+    /// Puts limits into force, now or while the run goes on.
+    pub fn set_limits(&self, limits: &PermitLimits) {
+        let now = Instant::now();
+        self.change(|table| limits.put_into(table, now));
+    }
+
+    /// What is known of a site before its first session: see [`PermitTable::introduce`].
+    pub fn introduce(&self, site: SiteId, terms: SiteTerms) {
+        self.change(|table| table.introduce(site, terms, Instant::now()));
+    }
+
+    /// The same, unless the site is known already.
+    pub fn introduce_once(&self, site: SiteId, terms: SiteTerms) {
+        self.change(|table| {
+            if !table.knows(site) {
+                table.introduce(site, terms, Instant::now());
             }
         });
     }
 
     /// A queue that may get mail: a worker is kept for it.
     pub fn open(&self, queue: QueueId) {
-        self.with(|table| table.open(queue));
+        self.change(|table| table.open(queue));
     }
 
-    /// How much mail a queue has, as a weight: its share of the workers.
+    /// What a site has come to.
+    pub fn site_status(&self, site: SiteId) -> SiteStatus {
+        self.change(|table| table.site_status(site))
+    }
+
+    /// What a site has taught a source address.
+    pub fn learned(&self, site: SiteId, source: SourceNo) -> Learned {
+        self.change(|table| table.learned(site, source))
+    }
+
+    /// The operator changes the limits of one site: see [`PermitTable::set_site_bounds`].
+    pub fn set_site_bounds(
+        &self,
+        site: SiteId,
+        sessions_max: Option<u32>,
+        rate: Option<Option<Rate>>,
+    ) {
+        self.change(|table| table.set_site_bounds(site, sessions_max, rate, Instant::now()));
+    }
+
+    /// The weight of a queue where workers are shared out.
     pub fn set_queue_weight(&self, queue: QueueId, weight: u32) {
-        self.with(|table| table.set_queue_weight(queue, weight));
+        self.change(|table| table.set_queue_weight(queue, weight));
     }
 
     /// A queue that will get no more mail and has none.
     pub fn close(&self, queue: QueueId) {
-        self.with(|table| table.close(queue));
+        self.change(|table| table.close(queue));
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut PermitTable) -> T) -> T {
+    fn change<T>(&self, act: impl FnOnce(&mut PermitTable) -> T) -> T {
         let mut table: MutexGuard<'_, PermitTable> =
             self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = act(&mut table);
@@ -60,8 +128,12 @@ impl SharedPermits {
         drop(table);
         for notice in notices {
             let event = match notice.news {
-                News::Free => Event::PermitFree { site: notice.site },
-                News::Wanted => Event::PermitWanted { site: notice.site },
+                News::Free => Event::PermitFree {
+                    permit: notice.permit,
+                },
+                News::Wanted => Event::PermitWanted {
+                    permit: notice.permit,
+                },
             };
             if let Some(inbox) = self.inboxes.get(notice.queue.index()) {
                 // A queue whose thread has ended holds and wants nothing any more.
@@ -73,39 +145,7 @@ impl SharedPermits {
 }
 
 impl Permits for SharedPermits {
-    fn take_worker(&self, queue: QueueId) -> bool {
-        self.with(|table| table.take_worker(queue))
-    }
-
-    fn return_worker(&self, queue: QueueId) {
-        self.with(|table| table.return_worker(queue));
-    }
-
-    fn decline_worker(&self, queue: QueueId) {
-        self.with(|table| table.decline_worker(queue));
-    }
-
-    fn worker_wanted(&self, queue: QueueId) -> Wanted {
-        self.with(|table| table.worker_wanted(queue))
-    }
-
-    fn take_session(&self, site: SiteId, queue: QueueId) -> bool {
-        self.with(|table| table.take_session(site, queue))
-    }
-
-    fn return_session(&self, site: SiteId, queue: QueueId) {
-        self.with(|table| table.return_session(site, queue));
-    }
-
-    fn decline_session(&self, site: SiteId, queue: QueueId) {
-        self.with(|table| table.decline_session(site, queue));
-    }
-
-    fn session_wanted(&self, site: SiteId, queue: QueueId) -> Wanted {
-        self.with(|table| table.session_wanted(site, queue))
-    }
-
-    fn window(&self, site: SiteId, queue: QueueId) -> u32 {
-        self.with(|table| table.window(site, queue))
+    fn with(&self, act: &mut dyn FnMut(&mut PermitTable)) {
+        self.change(act);
     }
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::guard::Watch;
+use super::permits::SharedPermits;
 use super::queue::{Inbox, Question};
 use super::resolve::{Exchange, Finder};
 use super::router::DestinationNames;
@@ -26,6 +27,7 @@ use super::shared::Shared;
 use crate::mail::QueueId;
 use crate::queue::event::{Event, Resolution, Route};
 use crate::queue::origin_of;
+use crate::queue::terms::SiteTerms;
 
 /// Threads at the start.
 const THREADS: usize = 16;
@@ -44,6 +46,10 @@ pub struct Pool {
     pub names: DestinationNames,
     /// All queues' inboxes.
     pub inboxes: Vec<Sender<Inbox>>,
+    /// The permits all queues share.
+    pub permits: Arc<SharedPermits>,
+    /// What is known of relays before the first session.
+    pub relay_terms: SiteTerms,
     /// What all threads of the run share.
     pub shared: Arc<Shared>,
     /// Set when no name server answers at all.
@@ -136,6 +142,9 @@ impl Pool {
         };
         match found {
             Ok(found) => {
+                if !found.exchange.relays.is_empty() {
+                    self.permits.introduce_once(found.site, self.relay_terms);
+                }
                 let ttl = found.exchange.plan.ttl.max(Duration::from_secs(1));
                 Resolution::Known {
                     route: Route {

@@ -201,6 +201,8 @@ impl QueueThread {
                 worker,
                 destination,
                 site,
+                source,
+                messages_per_session,
                 plan,
                 envelopes,
             } => {
@@ -209,6 +211,8 @@ impl QueueThread {
                     Run {
                         destination,
                         site,
+                        source,
+                        messages_per_session,
                         exchange: plan,
                         envelopes,
                     },

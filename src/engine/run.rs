@@ -28,6 +28,7 @@ use super::resolve::{Finder, Policies};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
 use super::shared::Shared;
+use super::sources;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
@@ -151,8 +152,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone(), promoted > 0);
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
-    let permits = parts::permit_table(&shared.settings);
-    let permits = Arc::new(SharedPermits::new(permits, inboxes.clone()));
+    let permits = permits(&shared.settings, &names[..configured], &inboxes);
     let (receivers, spare) = split(receivers, configured);
     let slots = Arc::new(slots(configured, spare, &shared.settings));
     let ways = Ways {
@@ -168,6 +168,8 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         finder,
         names: router.names(),
         inboxes: inboxes.clone(),
+        permits: Arc::clone(&permits),
+        relay_terms: parts::relay_terms(&shared.settings),
         shared: Arc::clone(&shared),
         no_dns: Arc::clone(&no_dns),
         asked,
@@ -214,6 +216,13 @@ fn slots(first: usize, inboxes: Vec<Receiver<Inbox>>, settings: &Settings) -> Sl
         (inbox, config)
     });
     Slots::new(first, queues.collect())
+}
+
+fn permits(settings: &Settings, names: &[String], inboxes: &[Sender<Inbox>]) -> Arc<SharedPermits> {
+    let names = names.iter().map(String::as_str);
+    let limits = parts::permit_limits(settings, settings.workers_max, names);
+    let table = limits.table(sources::count(&settings.bind));
+    Arc::new(SharedPermits::new(table, inboxes.to_vec()))
 }
 
 fn share(
@@ -329,33 +338,19 @@ impl Running {
         !matches!(self.over.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
-    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site.
+    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site, rates.
     /// More takes effect at once, less as runs of mail end. Queues are those of the start.
     pub fn set_limits(&self, settings: &Settings) {
-        let limits = |id: QueueId| {
-            settings.queues.iter().find(|queue| {
-                id.index() < self.routes.queues() && queue.name == self.routes.name(id)
-            })
-        };
-        let ids = (0..self.inboxes.len()).map(|at| QueueId(at as u16));
-        let windows: Vec<(QueueId, u32)> = ids
-            .clone()
-            .map(|id| {
-                (
-                    id,
-                    limits(id)
-                        .and_then(|own| own.sessions_per_site)
-                        .unwrap_or(u32::MAX),
-                )
-            })
-            .collect();
+        let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
+        let names: Vec<&str> = ids.map(|id| self.routes.name(id)).collect();
+        let own = |name: &&str| settings.queues.iter().find(|queue| queue.name == *name);
         let workers_max = settings.workers_max.min(self.room);
-        self.permits
-            .set_limits(workers_max, settings.sessions_per_site, &windows);
-        for (inbox, id) in self.inboxes.iter().zip(ids) {
-            let workers_max = limits(id)
-                .and_then(|own| own.workers_max)
-                .unwrap_or(workers_max);
+        let limits = parts::permit_limits(settings, workers_max, names.iter().copied());
+        self.permits.set_limits(&limits);
+        for (at, inbox) in self.inboxes.iter().enumerate() {
+            // Queues for promoted sites have no names, and no limits of their own.
+            let own = names.get(at).and_then(own).and_then(|own| own.workers_max);
+            let workers_max = own.unwrap_or(workers_max);
             let _ = inbox.send(Event::LimitsChanged { workers_max });
         }
     }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use super::desk::SessionEnd;
 use super::settings::Timeouts;
-use crate::mail::{Enhanced, Scope, SiteId, Stage, Status, Verdict};
+use crate::mail::{Enhanced, Scope, SiteId, SourceNo, Stage, Status, Verdict};
 use crate::net::{Tls, Wire, WireError};
 use crate::smtp::{
     self, Conversation, Framing, Garbled, Lost, Mail, Next, Pipelining, Progress, ReplyParser,
@@ -37,6 +38,8 @@ pub struct Session {
     pub mx: Arc<str>,
     /// The server's address, if it has one.
     pub ip: Option<IpAddr>,
+    /// The source address it is made from.
+    pub source: SourceNo,
     /// How the session is protected; empty: it is not.
     pub tls: Arc<str>,
     wire: Wire,
@@ -93,6 +96,8 @@ pub struct Peer {
     pub mx: Arc<str>,
     /// The server's address, if it has one.
     pub ip: Option<IpAddr>,
+    /// The source address it is made from.
+    pub source: SourceNo,
 }
 
 impl Session {
@@ -108,6 +113,7 @@ impl Session {
             site: peer.site,
             mx: peer.mx,
             ip: peer.ip,
+            source: peer.source,
             tls: "".into(),
             wire: Wire::new(stream),
             conversation,
@@ -411,6 +417,25 @@ impl Session {
         self.conversation.may_reuse()
             && self.opened_at.elapsed() < age_max
             && !(was_idle && self.wire.has_unasked_input())
+    }
+
+    /// Who ended it, or would end it by closing it now. A session that failed was ended by nobody.
+    pub fn end(&mut self) -> SessionEnd {
+        let messages = Some(self.conversation.messages_accepted());
+        match self.conversation.next() {
+            _ if self.cut.load(Relaxed) => SessionEnd::default(),
+            Next::Closed(why) if why.as_ref().is_none_or(|why| why.scope == Scope::Session) => {
+                SessionEnd {
+                    by_server: messages,
+                    by_us: None,
+                }
+            }
+            Next::Ready => SessionEnd {
+                by_server: None,
+                by_us: messages,
+            },
+            _ => SessionEnd::default(),
+        }
     }
 
     /// The most recipients a transaction of this session can have.

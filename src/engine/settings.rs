@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::TlsFiles;
+use crate::queue::pace::Rate;
 use crate::retry::InDoubt;
 use crate::smtp::settings::BDAT_BYTES_MAX;
 use crate::smtp::{Credentials, Dsn, Protocol, TlsPolicy};
@@ -58,6 +59,19 @@ pub struct Settings {
     pub workers_max: u32,
     /// Simultaneous sessions with one site, at most, where its queue does not say otherwise.
     pub sessions_per_site: u32,
+    /// Sessions that a site gets of which nothing is known; `None`: one, but relays get their maximum.
+    pub window_start: Option<u32>,
+    /// Sessions that a window's worth of accepted messages adds.
+    pub window_step: f32,
+    /// What must wait for each session of a site before a further one is opened, in units of what could be sent in the
+    /// time that its opening takes; 0: nothing.
+    pub session_backlog: u32,
+    /// Messages to one site (from one source address), at most.
+    pub rate: Option<Rate>,
+    /// Connections to one site (from one source address), at most.
+    pub connect_rate: Option<Rate>,
+    /// Messages from one source address, whatever the site, at most.
+    pub source_rate: Option<Rate>,
     /// Recipients of one transaction, at most.
     pub recipients_max: usize,
     /// Distinct messages that a site may refuse because of the sender, none accepted in between, before it is stopped for
@@ -157,6 +171,10 @@ pub struct QueueSettings {
     pub workers_max: Option<u32>,
     /// Sessions per site, at most; `None` = the general setting.
     pub sessions_per_site: Option<u32>,
+    /// Messages of the whole queue, at most.
+    pub rate: Option<Rate>,
+    /// Connections of the whole queue, at most.
+    pub connect_rate: Option<Rate>,
     /// Whether sessions are protected; `None` = the general setting.
     pub tls: Option<TlsPolicy>,
 }
@@ -257,6 +275,12 @@ impl Default for Settings {
             state: PathBuf::new(),
             workers_max: 256,
             sessions_per_site: 20,
+            window_start: None,
+            window_step: 1.0,
+            session_backlog: 8,
+            rate: None,
+            connect_rate: None,
+            source_rate: None,
             recipients_max: 50,
             sender_refusals: 10,
             promote: Promote::default(),

@@ -25,7 +25,9 @@ use super::session::{Session, Turn};
 use super::shared::Shared;
 use super::teller::Teller;
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Envelope, QueueId, Scope, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{
+    DestinationId, Envelope, QueueId, Scope, SiteId, SourceNo, Status, Verdict, WorkerId,
+};
 use crate::queue::event::Event;
 use crate::smtp::transaction::{RecipientEnd, TransactionEnd};
 
@@ -36,10 +38,21 @@ pub struct Run {
     pub destination: DestinationId,
     /// The site that serves it.
     pub site: SiteId,
+    /// The source address that the session is made from.
+    pub source: SourceNo,
+    /// The messages after which the session is to be ended by us.
+    pub messages_per_session: Option<u32>,
     /// How to reach it.
     pub exchange: Arc<Exchange>,
     /// What goes there; envelopes of one message stand together.
     pub envelopes: Vec<Envelope>,
+}
+
+/// The session that a run needs.
+struct Target {
+    site: SiteId,
+    source: SourceNo,
+    exchange: Arc<Exchange>,
 }
 
 /// A worker's state.
@@ -57,7 +70,10 @@ pub struct Worker {
     parcel: Parcel,
     next: Parcel,
     /// The run given ahead is for this site, and its policy asks for another session than the one that is open.
-    other_session: Option<(SiteId, Arc<Exchange>)>,
+    other_session: Option<Target>,
+    /// Messages begun on the session, and after how many it is to be ended.
+    begun: u32,
+    messages_max: Option<u32>,
     /// It is recorded that the content of the transaction under way leaves.
     is_intended: bool,
     rng: fastrand::Rng,
@@ -86,6 +102,8 @@ impl Worker {
             parcel: Parcel::default(),
             next: Parcel::default(),
             other_session: None,
+            begun: 0,
+            messages_max: None,
             is_intended: false,
             rng: fastrand::Rng::new(),
         }
@@ -99,18 +117,23 @@ impl Worker {
             let session = self.session.as_ref().map(|session| session.site);
             while self.desk.finish_first(session) {}
         }
-        self.drop_session();
+        self.drop_session(None);
         self.shared.sockets.forget(self.queue, self.id);
     }
 
     /// A run, and those that are given ahead.
     fn deliver(&mut self, run: Run) {
+        self.messages_max = run.messages_per_session;
         self.desk.take_run(run.destination, run.envelopes);
-        let mut way = Some((run.site, run.exchange));
-        while let Some((site, exchange)) = way {
-            self.deliver_over(site, &exchange);
+        let mut target = Some(Target {
+            site: run.site,
+            source: run.source,
+            exchange: run.exchange,
+        });
+        while let Some(this) = target {
+            self.deliver_over(&this);
             // What waits for a session of its own gets it, unless the one before came to a bad end.
-            way = self
+            target = self
                 .other_session
                 .take()
                 .filter(|_| self.session.is_some() && !self.desk.holds_two());
@@ -118,8 +141,8 @@ impl Worker {
     }
 
     /// A session, then transactions until nothing is left for it or it is of no more use.
-    fn deliver_over(&mut self, site: SiteId, exchange: &Exchange) {
-        if self.shared.is_stopping() || !self.ensure_session(site, exchange) {
+    fn deliver_over(&mut self, target: &Target) {
+        if self.shared.is_stopping() || !self.ensure_session(target) {
             return;
         }
         let mut begun = !self.shared.is_stopping() && self.begin_next();
@@ -134,7 +157,7 @@ impl Worker {
             self.parcel.clear();
         }
         if self.session.is_some() && !self.is_session_fit(false) {
-            self.drop_session();
+            self.drop_own_session();
         }
     }
 
@@ -147,16 +170,21 @@ impl Worker {
         }
     }
 
-    /// Makes sure that a usable session with `site` is open. If not, the first transaction's envelopes are deferred.
-    fn ensure_session(&mut self, site: SiteId, exchange: &Exchange) -> bool {
-        let ours = self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.site == site && session.satisfies(exchange.tls));
+    /// Makes sure that a usable session with the site is open. If not, the first transaction's envelopes are deferred.
+    fn ensure_session(&mut self, target: &Target) -> bool {
+        let Target {
+            site,
+            source,
+            exchange,
+        } = target;
+        let (site, source) = (*site, *source);
+        let ours = self.session.as_ref().is_some_and(|session| {
+            session.site == site && session.source == source && session.satisfies(exchange.tls)
+        });
         if ours && self.is_session_fit(true) {
             return true;
         }
-        if let Some(old) = self.drop_session() {
+        if let Some(old) = self.drop_session(Some(site)) {
             let _ = self.inbox.send(Event::Closed {
                 worker: self.id,
                 site: old,
@@ -167,6 +195,7 @@ impl Worker {
         let wish = Wish {
             site,
             exchange,
+            source,
             holder: (self.queue, self.id),
             failures: self.desk.failures(),
             is_again: self.desk.is_next_again(),
@@ -174,6 +203,11 @@ impl Worker {
         match dial::open(&wish, &self.shared, &mut self.rng) {
             Ok(session) => {
                 self.session = Some(session);
+                self.begun = 0;
+                let _ = self.inbox.send(Event::Opened {
+                    worker: self.id,
+                    setup: began.elapsed(),
+                });
                 true
             }
             Err(unreached) => {
@@ -195,13 +229,24 @@ impl Worker {
 
     fn is_session_fit(&mut self, was_idle: bool) -> bool {
         let age_max = self.shared.settings.session_age_max;
-        self.session
-            .as_mut()
-            .is_some_and(|session| session.is_fit(was_idle, age_max))
+        self.has_room_for_message()
+            && self
+                .session
+                .as_mut()
+                .is_some_and(|session| session.is_fit(was_idle, age_max))
     }
 
-    fn drop_session(&mut self) -> Option<SiteId> {
-        let session = self.session.take()?;
+    /// False once the session has carried as many messages as the site likes: it is ended by QUIT rather than cut.
+    fn has_room_for_message(&self) -> bool {
+        self.messages_max.is_none_or(|most| self.begun < most)
+    }
+
+    /// Ends the session, if one is open. How it ended is told if it was with the site `told_for`.
+    fn drop_session(&mut self, told_for: Option<SiteId>) -> Option<SiteId> {
+        let mut session = self.session.take()?;
+        if told_for == Some(session.site) {
+            self.desk.note_session_end(session.end());
+        }
         if let Some(ip) = session.ip {
             if let Some(level) = session.suspected_level() {
                 self.shared.hosts.suspect(ip, level);
@@ -213,6 +258,12 @@ impl Worker {
         let site = session.site;
         session.close();
         Some(site)
+    }
+
+    /// Ends the session in the middle of the run that it was opened for.
+    fn drop_own_session(&mut self) {
+        let site = self.session.as_ref().map(|session| session.site);
+        self.drop_session(site);
     }
 
     /// True if the servers have just refused us as the sender, and that may stop the site: the rest of the run goes back.
@@ -230,6 +281,7 @@ impl Worker {
         let loaded = self.load(&mut parcel);
         if loaded && let Some(session) = &mut self.session {
             session.begin(&parcel.mail(self.shared.settings.dsn.as_ref()));
+            self.begun += 1;
         }
         self.parcel = parcel;
         loaded
@@ -281,7 +333,7 @@ impl Worker {
                 }
                 Turn::Ready | Turn::Handshake => unreachable!("a transaction ends with its ends"),
                 Turn::Closed(_) => {
-                    self.drop_session();
+                    self.drop_own_session();
                     return;
                 }
             }
@@ -306,7 +358,7 @@ impl Worker {
     /// What cannot be recorded is not sent: the session ends before the first byte of the content, and what was begun goes
     /// back untried.
     fn give_up(&mut self) {
-        self.drop_session();
+        self.drop_own_session();
         for parcel in [&mut self.next, &mut self.parcel] {
             self.desk.put_back(&parcel.envelopes);
             parcel.clear();
@@ -320,6 +372,7 @@ impl Worker {
         if !runs_ahead
             || self.shared.is_stopping()
             || self.is_sender_refused()
+            || !self.has_room_for_message()
             || !self.next.is_empty()
         {
             return;
@@ -333,18 +386,25 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|session| session.satisfies(policy))
             {
-                self.other_session = Some((run.site, run.exchange));
+                self.other_session = Some(Target {
+                    site: run.site,
+                    source: run.source,
+                    exchange: run.exchange,
+                });
             }
+            self.messages_max = run.messages_per_session;
             self.desk.take_run(run.destination, run.envelopes);
         }
         let mut next = std::mem::take(&mut self.next);
-        if self.load(&mut next)
-            && !self.session.as_mut().is_some_and(|session| {
-                session.begin_ahead(&next.mail(self.shared.settings.dsn.as_ref()))
-            })
-        {
-            self.desk.put_back(&next.envelopes);
-            next.clear();
+        if self.load(&mut next) {
+            let dsn = self.shared.settings.dsn.as_ref();
+            let session = self.session.as_mut();
+            if session.is_some_and(|session| session.begin_ahead(&next.mail(dsn))) {
+                self.begun += 1;
+            } else {
+                self.desk.put_back(&next.envelopes);
+                next.clear();
+            }
         }
         self.next = next;
     }

@@ -46,6 +46,12 @@ id!(
     u32
 );
 
+id!(
+    /// A source address: which of the configured ones (`--bind`) a session is made from; 0 if there is one or none.
+    SourceNo,
+    u8
+);
+
 impl MessageNo {
     /// The number people see: the first message of a batch is 1.
     pub fn ordinal(self) -> u64 {

@@ -14,5 +14,5 @@ pub mod verdict;
 pub use address::{Mailbox, ReversePath};
 pub use domain::Domain;
 pub use envelope::{Envelope, Passage};
-pub use id::{DestinationId, MessageNo, QueueId, RecipientNo, SiteId, WorkerId};
+pub use id::{DestinationId, MessageNo, QueueId, RecipientNo, SiteId, SourceNo, WorkerId};
 pub use verdict::{Enhanced, Scope, Stage, Status, Verdict};

@@ -7,7 +7,8 @@
 //! 3. what a worker was passed over for (mail it tried last itself) goes to it after all, if nobody else could be found.
 //!
 //! A refused session permit takes the site out of the ring until a notice comes; a refused worker permit ends step 2. In
-//! both cases this queue stands in line in the permit table, which will tell it: no wake-up is lost.
+//! both cases this queue stands in line in the permit table, which will tell it: no wake-up is lost. What only time can
+//! change has a timer (`flow.rs`).
 
 use std::time::Instant;
 
@@ -15,16 +16,11 @@ use super::backlog::{Cut, State};
 use super::delayed::Timer;
 use super::dispatcher::{Dispatcher, Turn};
 use super::event::Action;
-use super::permits::Wanted;
+use super::flow::Allowance;
+use super::permits::{Grant, Phase, Wanted};
 use super::ready::Work;
 use super::site::Gate;
-use crate::mail::{Envelope, SiteId};
-
-/// The length of a run: the backlog of the site divided so that each session gets two, and nobody idles at the end.
-pub fn run_length(backlog: usize, sessions: u32, run_max: usize) -> usize {
-    let shares = 2 * sessions.max(1) as usize;
-    backlog.div_ceil(shares).clamp(1, run_max.max(1))
-}
+use crate::mail::{Envelope, SourceNo};
 
 /// Who takes a site of the ring.
 enum Choice {
@@ -34,21 +30,37 @@ enum Choice {
     New,
 }
 
+/// A session that a worker may go on with, or has the permit to open, and what it may carry at once.
+struct Opening {
+    source: SourceNo,
+    phase: Option<Phase>,
+    allowance: Allowance,
+}
+
 impl<P: Clone> Dispatcher<P> {
     /// Brings mail and workers together, then lets go of workers nobody needs.
     pub(super) fn settle(&mut self, t: &mut Turn<'_, P>) {
         loop {
             self.feed_touched(t);
-            self.serve_ring(t);
+            if self.ring_begins {
+                self.serve_ring(t);
+                self.feed_starved(t);
+            } else {
+                self.feed_starved(t);
+                self.serve_ring(t);
+            }
             while let Some(s) = self.passed_over.pop() {
                 self.feed(s, false, t);
                 self.sites.refresh(s);
             }
             if self.touched.is_empty() {
+                self.release(t);
+            }
+            // Who is let go may have been the only one of a site: its next session is a first one then.
+            if self.touched.is_empty() {
                 break;
             }
         }
-        self.release(t);
     }
 
     /// Step 1, for all sites that the event touched, in that order.
@@ -58,12 +70,17 @@ impl<P: Clone> Dispatcher<P> {
             let s = self.touched[at];
             at += 1;
             self.sites[s].touched = false;
-            self.feed(s, true, t);
-            self.feed_ahead(s, t);
-            self.sites.refresh(s);
+            self.feed_all(s, t);
             self.watch(s, t.now);
         }
         self.touched.clear();
+    }
+
+    /// Step 1 for one site.
+    pub(super) fn feed_all(&mut self, s: u32, t: &mut Turn<'_, P>) {
+        self.feed(s, true, t);
+        self.feed_ahead(s, t);
+        self.sites.refresh(s);
     }
 
     /// Step 1: ready workers with a session to the site. With `choosy`, one that tried the next envelope last is passed
@@ -71,17 +88,33 @@ impl<P: Clone> Dispatcher<P> {
     fn feed(&mut self, s: u32, choosy: bool, t: &mut Turn<'_, P>) {
         while self.sites[s].feeds() && self.freshen(s, t) {
             self.steps += 1;
-            let Some(mut w) = self.sites[s].idle.back() else {
+            let last = self.sites[s].idle.back();
+            let Some(mut w) = last.and_then(|w| self.first_that_may_send(w, s)) else {
                 return;
             };
             if choosy && self.should_pass(w, s) {
-                match self.workers.site_links.before(w) {
+                let before = self.workers.site_links.before(w);
+                match before.and_then(|w| self.first_that_may_send(w, s)) {
                     Some(second) => w = second,
                     None => return self.passed_over.push(s),
                 }
             }
-            self.assign(w, s, t);
+            if !self.try_assign(w, s, t) && self.hold_until.is_some() {
+                return;
+            }
         }
+    }
+
+    /// `w`, or the nearest before it in the list of idle workers of site `s`, whose source address may send now.
+    fn first_that_may_send(&self, w: u32, s: u32) -> Option<u32> {
+        let mut next = Some(w);
+        while let Some(w) = next {
+            if !self.sites[s].rests(self.workers[w].source) {
+                break;
+            }
+            next = self.workers.site_links.before(w);
+        }
+        next
     }
 
     /// Step 1: busy workers of the site that may be given one more run.
@@ -91,22 +124,24 @@ impl<P: Clone> Dispatcher<P> {
                 return;
             };
             self.steps += 1;
-            if self.sites[s].standing.is_suspect() {
+            if self.sites[s].standing.is_suspect() || self.sites[s].rests(self.workers[w].source) {
                 return; // the reply to what it has comes first
             }
             let turns = self.quantum_is_over(w, t.now) && self.sites.others_need_more_than(s);
             let unwanted = self.is_surplus(t) || self.session_wanted(s, t) == Wanted::Yes;
-            if turns || unwanted || self.should_pass(w, s) {
+            if turns || unwanted || self.should_pass(w, s) || !self.try_assign(w, s, t) {
                 return;
             }
-            self.assign(w, s, t);
         }
     }
 
     /// Step 2: the sites of the ring in turn.
     fn serve_ring(&mut self, t: &mut Turn<'_, P>) {
         let mut permit = false;
-        while let Some(s) = self.sites.next() {
+        while self.hold_until.is_none()
+            && self.sessions_after.is_none()
+            && let Some(s) = self.sites.next()
+        {
             self.steps += 1;
             if !self.freshen(s, t) {
                 continue;
@@ -114,9 +149,9 @@ impl<P: Clone> Dispatcher<P> {
             let Some(choice) = self.choose(s, &mut permit, t) else {
                 break;
             };
-            if !self.may_open(&choice, s, t) {
+            let Some(opening) = self.may_open(&choice, s, t) else {
                 continue;
-            }
+            };
             let w = match choice {
                 Choice::Ready(w) => w,
                 Choice::New => {
@@ -124,7 +159,7 @@ impl<P: Clone> Dispatcher<P> {
                     self.spawn(t)
                 }
             };
-            self.turn_to(w, s, t);
+            self.turn_to(w, s, opening, t);
         }
         if permit {
             t.permits.return_worker(self.config.queue);
@@ -150,28 +185,62 @@ impl<P: Clone> Dispatcher<P> {
         latest.map(Choice::Ready)
     }
 
-    /// Takes a permit for the session, unless the worker has it. Refused, the site waits for a notice.
-    fn may_open(&mut self, choice: &Choice, s: u32, t: &mut Turn<'_, P>) -> bool {
+    /// Takes a permit for the session, unless the worker has it, and what it may carry. Refused, the site, or the part of the
+    /// ring it stands in, or the queue, waits for a notice or a timer.
+    fn may_open(&mut self, choice: &Choice, s: u32, t: &mut Turn<'_, P>) -> Option<Opening> {
+        let probes = self.probes(s, None);
         if let Choice::Ready(w) = choice
             && self.workers[*w].session == Some(s)
         {
-            return true;
+            let source = self.workers[*w].source;
+            let allowance = self.allowance(s, source, probes, t)?;
+            let phase = None;
+            return Some(Opening {
+                source,
+                phase,
+                allowance,
+            });
         }
-        let granted = t.permits.take_session(self.sites[s].id, self.config.queue);
-        if !granted {
-            self.sites[s].blocked = true;
-            self.sites.refresh(s);
+        let (id, queue, phase) = (self.sites[s].id, self.config.queue, self.sites[s].phase());
+        match t.permits.take_session(id, queue, phase, t.now) {
+            Grant::Granted(source) => match self.allowance(s, source, probes, t) {
+                Some(allowance) => {
+                    let phase = Some(phase);
+                    return Some(Opening {
+                        source,
+                        phase,
+                        allowance,
+                    });
+                }
+                None => {
+                    // Another queue was faster to take the slot.
+                    t.permits.end_opening(id, queue, source, phase);
+                    t.permits.return_session(id, queue, source);
+                    if self.hold_until.is_none() && !self.sites[s].is_held() {
+                        self.open_after(s, t.now, t);
+                    }
+                }
+            },
+            Grant::Refused => {
+                self.sites[s].blocked = true;
+                self.sites.refresh(s);
+            }
+            Grant::Connects => self.sites.shut[phase.index()] = true,
+            Grant::NotBefore(at) => self.open_after(s, at, t),
+            Grant::NoneBefore(at) => self.open_none_before(at, t),
         }
-        granted
+        None
     }
 
     /// Worker `w`, which owes nothing, serves site `s` from now on; it has the permit.
-    fn turn_to(&mut self, w: u32, s: u32, t: &mut Turn<'_, P>) {
+    fn turn_to(&mut self, w: u32, s: u32, opening: Opening, t: &mut Turn<'_, P>) {
         self.unlist(w);
         if self.workers[w].session != Some(s) {
             self.leave_session(w, t);
             let worker = &mut self.workers[w];
             worker.session = Some(s);
+            worker.source = opening.source;
+            worker.opening = opening.phase;
             worker.served = 0;
             worker.serving_since = t.now;
             self.sites[s].workers += 1;
@@ -179,19 +248,31 @@ impl<P: Clone> Dispatcher<P> {
         if self.sites[s].gate == Gate::Probe {
             self.sites[s].gate = Gate::Probing(w);
         }
-        self.assign(w, s, t);
+        self.assign(w, s, opening.allowance, t);
         self.sites.rotate(s);
     }
 
-    /// Hands `w` the next run of its site `s`, now or ahead.
-    fn assign(&mut self, w: u32, s: u32, t: &mut Turn<'_, P>) {
+    /// Hands `w` the next run of its site `s`, now or ahead, if the pace allows it. It is not taken off any list otherwise.
+    fn try_assign(&mut self, w: u32, s: u32, t: &mut Turn<'_, P>) -> bool {
+        let (source, probes) = (self.workers[w].source, self.probes(s, Some(w)));
+        let allowance = self.allowance(s, source, probes, t);
+        if let Some(allowance) = allowance {
+            self.assign(w, s, allowance, t);
+        }
+        allowance.is_some()
+    }
+
+    fn assign(&mut self, w: u32, s: u32, allowance: Allowance, t: &mut Turn<'_, P>) {
         self.unlist(w);
-        let (d, envelopes) = self.next_run(s, w, t);
+        let source = self.workers[w].source;
+        let (d, envelopes) = self.next_run(s, w, allowance.length);
         self.serial += 1;
         self.in_hand += envelopes.len();
         let work = Work {
             destination: d,
             count: envelopes.len(),
+            slots: self.trim(s, source, allowance, &envelopes, t),
+            taken: t.now,
             serial: self.serial,
         };
         let worker = &mut self.workers[w];
@@ -210,25 +291,17 @@ impl<P: Clone> Dispatcher<P> {
             worker: worker.id,
             destination: self.backlog[d].id,
             site: self.sites[s].id,
+            source,
+            messages_per_session: allowance.messages_per_session,
             plan,
             envelopes,
         });
     }
 
     /// Takes a run from the destination whose turn it is at site `s`, where mail waits.
-    fn next_run(&mut self, s: u32, w: u32, t: &Turn<'_, P>) -> (u32, Vec<Envelope>) {
+    fn next_run(&mut self, s: u32, w: u32, length: usize) -> (u32, Vec<Envelope>) {
         let Some(d) = self.sites[s].destinations.front() else {
             unreachable!("a run is only taken where mail waits");
-        };
-        let probes = self.sites[s].gate == Gate::Probing(w);
-        let length = if probes || self.sites[s].standing.is_suspect() {
-            1
-        } else {
-            // A session needs a worker: shares for more than there can be would be runs of one, between which the
-            // worker's messages cannot follow each other at once.
-            let window = t.permits.window(self.sites[s].id, self.config.queue);
-            let sessions = window.min(self.config.workers_max);
-            run_length(self.sites[s].waiting, sessions, self.config.run_max)
         };
         let cut = Cut {
             length,
@@ -271,11 +344,11 @@ impl<P: Clone> Dispatcher<P> {
                 if self.quantum_is_over(w, t.now) && self.turn_away(w, s, t) {
                     return;
                 }
-                if !self.should_pass(w, s) {
-                    self.assign(w, s, t);
+                if self.should_pass(w, s) {
+                    self.passed_over.push(s);
+                } else if !self.sites[s].rests(self.workers[w].source) && self.try_assign(w, s, t) {
                     return self.sites.refresh(s);
                 }
-                self.passed_over.push(s);
             }
             let site = &mut self.sites[s];
             self.workers.site_links.push_back(&mut site.idle, w);
@@ -286,7 +359,10 @@ impl<P: Clone> Dispatcher<P> {
 
     /// Worker `w` of site `s` has used up its quantum: it turns to a site that needs it more, if there is one.
     fn turn_away(&mut self, w: u32, s: u32, t: &mut Turn<'_, P>) -> bool {
-        while self.sites.others_need_more_than(s) {
+        while self.hold_until.is_none()
+            && self.sessions_after.is_none()
+            && self.sites.others_need_more_than(s)
+        {
             let Some(other) = self.sites.next() else {
                 return false;
             };
@@ -297,8 +373,8 @@ impl<P: Clone> Dispatcher<P> {
             if self.should_pass(w, other) {
                 return false;
             }
-            if self.may_open(&Choice::Ready(w), other, t) {
-                self.turn_to(w, other, t);
+            if let Some(opening) = self.may_open(&Choice::Ready(w), other, t) {
+                self.turn_to(w, other, opening, t);
                 return true;
             }
         }
@@ -371,104 +447,6 @@ impl<P: Clone> Dispatcher<P> {
                 &mut site.ahead
             };
             self.workers.site_links.remove(list, w);
-        }
-    }
-
-    /// Lets ready workers go: all of them if no mail can come for them, those that waited too long, those that others want.
-    pub(super) fn release(&mut self, t: &mut Turn<'_, P>) {
-        let closed = self.input_closed || self.promotions.is_leaving();
-        let done = closed && self.backlog.waiting == 0 && self.delayed.is_empty();
-        while let Some(w) = self.workers.ready.front() {
-            let surplus = self.workers.len() > self.config.workers_max as usize;
-            let cold = self.workers[w].ready_since + self.config.idle <= t.now;
-            if !(done || self.stopped || cold || surplus) {
-                break;
-            }
-            self.retire(w, t);
-        }
-        while let Some(w) = self.newly_ready.pop() {
-            if self.workers.exists(w) && self.workers.is_ready(w) && self.is_wanted(w, t) {
-                self.retire(w, t);
-            }
-        }
-    }
-
-    /// True if others wait for the worker or its session.
-    fn is_wanted(&self, w: u32, t: &Turn<'_, P>) -> bool {
-        let session = self.workers[w].session;
-        t.permits.worker_wanted(self.config.queue) != Wanted::No
-            || session.is_some_and(|s| self.session_wanted(s, t) != Wanted::No)
-    }
-
-    /// Tells a worker that owes nothing to end.
-    pub(super) fn retire(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        self.unlist(w);
-        self.leave_session(w, t);
-        let worker = &mut self.workers[w];
-        worker.retiring = true;
-        t.actions.push(Action::Retire { worker: worker.id });
-    }
-
-    /// True if there is a worker too many: the queue's maximum was lowered, or another queue is due to have it.
-    fn is_surplus(&self, t: &Turn<'_, P>) -> bool {
-        self.workers.len() > self.config.workers_max as usize
-            || t.permits.worker_wanted(self.config.queue) == Wanted::Yes
-    }
-
-    /// Limits were changed: whatever was refused is asked for again.
-    pub(super) fn limits_changed(&mut self, workers_max: u32) {
-        self.config.workers_max = workers_max.max(1);
-        self.forget_refusals();
-    }
-
-    /// Whatever was refused may be asked for again.
-    pub(super) fn forget_refusals(&mut self) {
-        self.worker_refused = false;
-        for s in 0..self.sites.iter().count() as u32 {
-            self.sites[s].blocked = false;
-            self.touch(s);
-        }
-    }
-
-    /// A permit this queue stood in line for may be free.
-    pub(super) fn permit_free(&mut self, site: Option<SiteId>) {
-        match site {
-            None => self.worker_refused = false,
-            Some(site) => {
-                if let Some(s) = self.sites.find(site) {
-                    self.sites[s].blocked = false;
-                    self.touch(s);
-                }
-            }
-        }
-    }
-
-    /// Leaves the line, unless the permit was taken or refused again: whoever is next must hear of it.
-    pub(super) fn decline_unused(&mut self, site: Option<SiteId>, t: &mut Turn<'_, P>) {
-        let queue = self.config.queue;
-        match site {
-            None if !self.worker_refused => t.permits.decline_worker(queue),
-            None => {}
-            Some(site) => {
-                let blocked = self.sites.find(site).is_some_and(|s| self.sites[s].blocked);
-                if !blocked {
-                    t.permits.decline_session(site, queue);
-                }
-            }
-        }
-    }
-
-    /// Another queue waits: one ready worker goes.
-    pub(super) fn permit_wanted(&mut self, site: Option<SiteId>, t: &mut Turn<'_, P>) {
-        let idle = match site {
-            None => self.workers.ready.front(),
-            Some(site) => self
-                .sites
-                .find(site)
-                .and_then(|s| self.sites[s].idle.front()),
-        };
-        if let Some(w) = idle {
-            self.retire(w, t);
         }
     }
 }

@@ -152,6 +152,10 @@ impl Delayed {
 pub(super) enum Timer {
     /// A site's pause, or its time without new sessions, may be over.
     Site(u32),
+    /// A site's pace may have a slot.
+    Pace(u32),
+    /// The queue's own pace may have one.
+    Hold,
     /// A destination's name may be looked up again.
     Destination(u32),
     /// The run that was given ahead to a worker under this serial number should have begun.

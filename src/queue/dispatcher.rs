@@ -18,6 +18,7 @@
 //! Cost: O(1) per envelope and event but for the delayed heap (O(log n)). It never panics on what a peer says, since no
 //! byte of a peer comes here; events that no correct thread sends are ignored (debug builds assert).
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::backlog::{Backlog, State};
@@ -56,6 +57,11 @@ pub struct DispatcherConfig {
     pub fallback_after: Option<u32>,
     /// What it has to do with the promotion of sites.
     pub promotion: Promotion,
+    /// The number of source addresses, at least 1.
+    pub sources: u8,
+    /// What must wait for each session of a site before a further one is opened, in units of what could be sent in the
+    /// time that its opening takes; 0: nothing.
+    pub session_backlog: u32,
     /// When deferred mail is tried again, and until when.
     pub retry: RetryPolicy,
 }
@@ -75,6 +81,8 @@ impl DispatcherConfig {
             sender_refusals: 10,
             fallback_after: None,
             promotion: Promotion::Never,
+            sources: 1,
+            session_backlog: 0,
             retry: RetryPolicy::default(),
         }
     }
@@ -102,6 +110,14 @@ pub struct Dispatcher<P> {
     pub(super) spawn_after: Option<Instant>,
     /// Sites that have queues of their own, or the one whose queue this is.
     pub(super) promotions: Promotions,
+    /// No message leaves this queue before: its own pace, or that of all source addresses, has no slot.
+    pub(super) hold_until: Option<Instant>,
+    /// No session is opened before.
+    pub(super) sessions_after: Option<Instant>,
+    /// Sites that wait for `hold_until` with sessions that could go on, in order.
+    pub(super) starved: VecDeque<u32>,
+    /// After the next rest the ring begins, not those that wait with sessions.
+    pub(super) ring_begins: bool,
     /// Sites to look at before the event is over.
     pub(super) touched: Vec<u32>,
     /// Sites whose ready workers were passed over in favour of others.
@@ -124,12 +140,13 @@ impl<P: Clone> Dispatcher<P> {
         config.workers_max = config.workers_max.max(1);
         config.run_max = config.run_max.max(1);
         config.recipients_max = config.recipients_max.max(1);
+        let sites = Sites::new(config.session_backlog);
         Dispatcher {
             promotions: Promotions::new(config.promotion),
             config,
             rng: fastrand::Rng::with_seed(seed),
             backlog: Backlog::default(),
-            sites: Sites::default(),
+            sites,
             destination_links: Links::default(),
             workers: Workers::default(),
             delayed: Delayed::default(),
@@ -140,6 +157,10 @@ impl<P: Clone> Dispatcher<P> {
             stopped: false,
             worker_refused: false,
             spawn_after: None,
+            hold_until: None,
+            sessions_after: None,
+            starved: VecDeque::new(),
+            ring_begins: false,
             touched: Vec::new(),
             passed_over: Vec::new(),
             newly_ready: Vec::new(),
@@ -161,14 +182,14 @@ impl<P: Clone> Dispatcher<P> {
             actions,
         };
         let freed = match event {
-            Event::PermitFree { site } => Some(site),
+            Event::PermitFree { permit } => Some(permit),
             _ => None,
         };
         self.wake(&mut turn);
         self.apply(event, &mut turn);
         self.settle(&mut turn);
-        if let Some(site) = freed {
-            self.decline_unused(site, &mut turn);
+        if let Some(permit) = freed {
+            self.decline_unused(permit, &mut turn);
         }
         self.watch_all(now);
         self.tend(&mut turn);
@@ -202,11 +223,12 @@ impl<P: Clone> Dispatcher<P> {
             } => self.resolved(destination, resolution, t),
             Event::Ready { worker, ahead } => self.announced(worker, ahead),
             Event::Finished { worker, outcome } => self.finished(worker, outcome, t),
+            Event::Opened { worker, setup } => self.opened(worker, setup, t),
             Event::Closed { worker, site } => self.closed(worker, site, t),
             Event::Recalled { worker, envelopes } => self.recalled(worker, envelopes, t),
             Event::Gone { worker, returned } => self.gone(worker, returned, t),
-            Event::PermitFree { site } => self.permit_free(site),
-            Event::PermitWanted { site } => self.permit_wanted(site, t),
+            Event::PermitFree { permit } => self.permit_free(permit),
+            Event::PermitWanted { permit } => self.permit_wanted(permit, t),
             Event::LimitsChanged { workers_max } => self.limits_changed(workers_max),
             Event::Wake => {}
             Event::InputClosed => self.input_closed = true,
@@ -239,6 +261,8 @@ impl<P: Clone> Dispatcher<P> {
             self.steps += 1;
             match timer {
                 Timer::Site(s) => self.gate_time_is_over(s, t.now),
+                Timer::Pace(s) => self.pace_time_is_over(s, t.now),
+                Timer::Hold => self.hold_time_is_over(t.now),
                 Timer::Destination(d) => self.ask_again(d, t),
                 Timer::Ahead(w, serial) => self.ahead_is_late(w, serial, t),
             }
@@ -288,6 +312,8 @@ impl<P: Clone> Dispatcher<P> {
             in_hand: self.in_hand,
             resolving: self.backlog.resolving,
             steps: self.steps,
+            held_until: self.hold_until,
+            sessions_after: self.sessions_after,
         }
     }
 
@@ -303,12 +329,14 @@ impl<P: Clone> Dispatcher<P> {
 
     /// What is known of a site.
     pub fn site(&self, site: SiteId) -> Option<SiteView> {
-        self.sites.find(site).map(|s| self.sites[s].view())
+        let s = self.sites.find(site)?;
+        Some(self.sites[s].view(self.config.session_backlog))
     }
 
     /// All sites.
     pub fn sites(&self) -> impl Iterator<Item = SiteView> + '_ {
-        self.sites.iter().map(Site::view)
+        let backlog = self.config.session_backlog;
+        self.sites.iter().map(move |site: &Site| site.view(backlog))
     }
 
     /// Every envelope it holds, with its destination and place. For tests and for what is copied at the end of a run.

@@ -10,6 +10,7 @@
 //!   for each of its envelopes: settled, deferred, or returned untried. A worker that owes nothing is ready.
 //! - When it starts to send the last body it holds it says [`Event::Ready`] with `ahead`; it may then find one more
 //!   assignment for the same site in its channel. It takes assignments in the order given.
+//! - When the session is open that an assignment asks for it says [`Event::Opened`]; before that it counts as being opened.
 //! - When it closes a session before it has finished a run, or while it waits, it says [`Event::Closed`].
 //! - [`Action::Recall`] is carried out by the queue thread: take the assignment given ahead back out of the worker's
 //!   channel if it is still there, and answer with [`Event::Recalled`] in any case.
@@ -22,11 +23,12 @@
 //! queue that may forward to it has mail. Mail in [`Action::Forward`], `Refuse` and `Leave` is not the dispatcher's any more.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::permits::Permit;
 use super::promote::Step;
 use super::sender::SenderReplies;
-use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{DestinationId, Envelope, QueueId, SiteId, SourceNo, Status, Verdict, WorkerId};
 use crate::retry::Deferral;
 
 /// What has happened.
@@ -75,6 +77,13 @@ pub enum Event<P> {
         /// True: it starts to send the last body it holds and can take one more run for the same site. False: it waits.
         ahead: bool,
     },
+    /// A worker has opened the session that its assignment needs.
+    Opened {
+        /// Who.
+        worker: WorkerId,
+        /// How long that took, from the first connection that was tried.
+        setup: Duration,
+    },
     /// A worker has finished its oldest assignment.
     Finished {
         /// Who.
@@ -104,15 +113,15 @@ pub enum Event<P> {
         /// What it was given and did not touch.
         returned: Vec<(DestinationId, Vec<Envelope>)>,
     },
-    /// A permit this queue was refused may be free: for a session with the site, or for a worker if `None`.
+    /// A permit this queue was refused may be free.
     PermitFree {
         /// Which.
-        site: Option<SiteId>,
+        permit: Permit,
     },
     /// Another queue waits for permits that this one holds.
     PermitWanted {
         /// Which.
-        site: Option<SiteId>,
+        permit: Permit,
     },
     /// The operator changed limits: of this queue, or of the permit table.
     LimitsChanged {
@@ -161,6 +170,16 @@ pub struct Outcome {
     pub deferred: Vec<(Envelope, Deferral)>,
     /// The number of envelopes that are settled (delivered, refused, or otherwise reported as final).
     pub settled: u32,
+    /// Messages that were accepted for somebody.
+    pub accepted: u32,
+    /// Messages that were tried, and the time that took, the opening of the session aside.
+    pub tried: u32,
+    /// See `tried`.
+    pub spent: Duration,
+    /// The server ended the session after it had accepted this many messages on it.
+    pub ended_after: Option<u32>,
+    /// The worker ended a session itself after it had accepted this many messages.
+    pub carried: Option<u32>,
     /// Envelopes nobody tried, in order.
     pub returned: Vec<Envelope>,
     /// The host could not be talked to or the connection was lost: what it said or did. The mail that was under way is
@@ -193,6 +212,10 @@ pub enum Action<P> {
         destination: DestinationId,
         /// The site that serves it: a session open to another site is closed first.
         site: SiteId,
+        /// The source address that the session is made from.
+        source: SourceNo,
+        /// The messages after which the session is to be ended by us.
+        messages_per_session: Option<u32>,
         /// How to reach it.
         plan: P,
         /// The run.
@@ -299,6 +322,10 @@ pub struct Snapshot {
     pub resolving: usize,
     /// Loop steps made since the start: the price of its decisions, in a unit that does not depend on the machine.
     pub steps: u64,
+    /// The queue's own rate, or that of all source addresses, has no slot for any message before.
+    pub held_until: Option<Instant>,
+    /// Nor for a further session before.
+    pub sessions_after: Option<Instant>,
 }
 
 /// What a queue knows of a site.
@@ -314,6 +341,12 @@ pub struct SiteView {
     pub gate: GateView,
     /// Envelopes that were left because it is stopped.
     pub left: usize,
+    /// Its pace has no slot for a message before; `None`: it has, or nobody asked.
+    pub held_until: Option<Instant>,
+    /// Nor for a further session before.
+    pub sessions_after: Option<Instant>,
+    /// Enough mail waits that a further session would pay.
+    pub session_pays: bool,
 }
 
 /// Whether a site takes mail, and why not.

@@ -239,7 +239,7 @@ impl<P: Clone> Dispatcher<P> {
         match resolution {
             // The general queue asks again, for the one that handles it.
             Resolution::Known { queue: Some(_), .. } if self.is_promoted() => {
-                self.give_back(d, None, t);
+                self.return_destination(d, None, t);
             }
             Resolution::Known {
                 route,
@@ -271,7 +271,7 @@ impl<P: Clone> Dispatcher<P> {
     /// The destination is known from now on.
     fn learn(&mut self, d: u32, mut route: Route<P>, t: &mut Turn<'_, P>) {
         if self.is_elsewhere(route.site) {
-            return self.give_back(d, Some(route), t);
+            return self.return_destination(d, Some(route), t);
         }
         let all = self.withdraw(d);
         if let Some(queue) = self.promoted_to(route.site) {

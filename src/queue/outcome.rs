@@ -1,14 +1,13 @@
 //! What workers report, and what follows from it for the mail, the site and the worker itself.
 //!
-//! Who is hurt decides what follows. A host failure hurts the site: if no session of it is known to work, the site is
-//! paused, which is one change of state however much mail waits, and after a back-off one worker probes it; if others work,
-//! only new sessions are held back for a while. One that refuses us as the sender is stopped for the rest of the run
-//! (`sender.rs`). A deferral hurts its envelope alone, which goes to the delayed heap with
+//! Who is hurt decides what follows: what hurts the site is in `judge.rs`, and what says that it refuses us as the sender in
+//! `sender.rs`. A deferral hurts its envelope alone, which goes to the delayed heap with
 //! the back-off of its class. Mail nobody tried goes back to the front of its waiting list.
+//!
+//! Messages that are put off since we send too fast wait for the pace of the site, in front of the others.
 //!
 //! INVARIANT: every envelope of a report goes to exactly one place: a waiting list, the delayed heap, or a final action.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::backlog::State;
@@ -17,7 +16,7 @@ use super::dispatcher::{Dispatcher, Turn};
 use super::event::{Action, Outcome};
 use super::ready::Work;
 use super::site::Gate;
-use crate::mail::{DestinationId, Envelope, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{DestinationId, Envelope, Stage, Status, WorkerId};
 use crate::retry::{self, Class, Deferral, Next};
 
 /// How long no worker is spawned after a thread has failed.
@@ -64,9 +63,20 @@ impl<P: Clone> Dispatcher<P> {
         self.in_hand -= work.count;
         self.unlist(w);
         // A session may end at the first message of a run, with those of earlier runs behind it.
-        let progress = outcome.settled > 0 || self.workers[w].proven;
+        let mut progress = outcome.settled > 0 || self.workers[w].proven;
         self.workers[w].current = self.workers[w].ahead.take();
-        self.judge_site(w, &outcome, t);
+        self.settle_slots(w, work, &outcome, t);
+        let turned_away = self.judge_site(w, &outcome, t);
+        if turned_away {
+            progress = true;
+            for (envelope, deferral) in &mut outcome.deferred {
+                if deferral.class == Class::Host {
+                    // As if nobody had tried, but somebody else may have the better luck.
+                    deferral.class = Class::Session;
+                    envelope.tried_by(worker);
+                }
+            }
+        }
         let site = self.workers[w].session;
         self.note_session(w, outcome.session, t);
         let sender = std::mem::take(&mut outcome.sender);
@@ -80,136 +90,19 @@ impl<P: Clone> Dispatcher<P> {
         }
     }
 
-    /// Keeps the permits in step with the session that the worker says is open.
-    fn note_session(&mut self, w: u32, open: Option<SiteId>, t: &mut Turn<'_, P>) {
-        if open.is_some() && open == self.workers[w].closing.map(|s| self.sites[s].id) {
-            self.keep_old_session(w, t);
-        }
-        self.closing_is_over(w, t);
-        let Some(s) = self.workers[w].session else {
-            return;
-        };
-        debug_assert!(open.is_none_or(|open| open == self.sites[s].id));
-        if open.is_none() {
-            self.unprove(w);
-            // With a run given ahead it will open another at once: the permit stands for that one.
-            if self.workers[w].current.is_none() {
-                self.leave_session(w, t);
-                self.closing_is_over(w, t);
-            }
-        }
-    }
-
-    /// The worker gave its run back before it left its old session for it.
-    fn keep_old_session(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        let old = self.workers[w].closing.take();
-        self.leave_session(w, t);
-        self.closing_is_over(w, t);
-        self.workers[w].session = old;
-        if let Some(old) = old {
-            self.sites[old].workers += 1;
-            self.sites.refresh(old);
-        }
-    }
-
-    /// What a finished run says about its site.
-    fn judge_site(&mut self, w: u32, outcome: &Outcome, t: &mut Turn<'_, P>) {
-        let Some(s) = self.workers[w].session else {
-            return;
-        };
-        let rate = |(_, deferral): &(Envelope, Deferral)| deferral.class == Class::Rate;
-        let reached = |(_, deferral): &(Envelope, Deferral)| deferral.class != Class::Host;
-        if let Some(verdict) = &outcome.host_failed {
-            self.host_failed(w, s, verdict, t);
-        } else if outcome.settled > 0 || outcome.deferred.iter().any(reached) {
-            self.works(w);
-            if outcome.deferred.iter().any(rate) && self.sites[s].gate == Gate::Open {
-                self.narrow(s, t);
-            }
-        } else if self.sites[s].gate == Gate::Probing(w) {
-            // It gave the probe back untried: somebody else may try, but not in a circle.
-            self.pause(s, t);
-        }
-    }
-
-    fn host_failed(&mut self, w: u32, s: u32, verdict: &Arc<Verdict>, t: &mut Turn<'_, P>) {
-        self.unprove(w);
-        if self.sites[s].gate != Gate::Stopped {
-            self.sites[s].failure = Some(verdict.clone());
-        }
-        match self.sites[s].gate {
-            Gate::Open | Gate::Narrow(_) if self.sites[s].proven > 0 => self.narrow(s, t),
-            Gate::Open | Gate::Narrow(_) => self.pause(s, t),
-            Gate::Probing(prober) if prober == w => self.pause(s, t),
-            // Failures of attempts begun before the pause say nothing new.
-            Gate::Paused(_) | Gate::Probe | Gate::Probing(_) | Gate::Stopped => {}
-        }
-        self.recall_next(w, t);
-    }
-
-    /// Asks for the run back that was given ahead to `w`, which has just finished the one before: it is its current run by
-    /// now. Unless it has begun with it, it need not fail as well.
-    pub(super) fn recall_next(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        let worker = &mut self.workers[w];
-        if worker.current.is_some() && !worker.recalled {
-            worker.recalled = true;
-            t.actions.push(Action::Recall { worker: worker.id });
-        }
-    }
-
-    /// Holds new sessions back for a while.
-    fn narrow(&mut self, s: u32, t: &mut Turn<'_, P>) {
-        let until = t.now + self.config.retry.host_back_off(1, &mut self.rng);
-        self.sites[s].gate = Gate::Narrow(until);
-        self.timers.push(until, Timer::Site(s));
-        self.touch(s);
-    }
-
-    /// Stops the site for a while. If that is longer than the run, its mail is left now; if the site is given up, its mail
-    /// goes to the fallback relay.
-    fn pause(&mut self, s: u32, t: &mut Turn<'_, P>) {
-        let failures = self.sites[s].failures.saturating_add(1);
-        let until = t.now + self.config.retry.host_back_off(failures, &mut self.rng);
-        self.sites[s].failures = failures;
-        self.sites[s].gate = Gate::Paused(until);
-        self.timers.push(until, Timer::Site(s));
-        self.touch(s);
-        if self.config.retry.beyond(until).is_some() || self.is_site_given_up(s) {
-            let mut waiting = Vec::new();
-            while let Some(d) = self.sites[s].destinations.front() {
-                waiting.push((d, self.withdraw(d)));
-            }
-            for (d, all) in waiting {
-                self.admit(d, all, false, t);
-            }
-        }
-    }
-
-    /// The session of `w` works, and so does its site.
-    fn works(&mut self, w: u32) {
-        let Some(s) = self.workers[w].session else {
-            return;
-        };
-        if !std::mem::replace(&mut self.workers[w].proven, true) {
-            self.sites[s].proven += 1;
-        }
-        self.sites[s].failures = 0;
-        if matches!(
-            self.sites[s].gate,
-            Gate::Paused(_) | Gate::Probe | Gate::Probing(_)
-        ) {
-            self.sites[s].gate = Gate::Open;
-            self.sites[s].failure = None;
-            self.touch(s);
-        }
-    }
-
-    /// The session of `w` is not known to work any more.
-    fn unprove(&mut self, w: u32) {
-        if std::mem::replace(&mut self.workers[w].proven, false)
-            && let Some(s) = self.workers[w].session
+    /// The slots of a run that were not used go back.
+    fn settle_slots(&mut self, w: u32, work: Work, outcome: &Outcome, t: &Turn<'_, P>) {
+        let worker = &self.workers[w];
+        if let Some(s) = worker.session
+            && work.slots > 0
         {
-            self.sites[s].proven -= 1;
+            let source = worker.source;
+            let last = outcome.deferred.last().map(|(envelope, _)| envelope);
+            let mut unused = self.untried_slots(work, &outcome.returned, last);
+            if outcome.tried == 0 && outcome.settled == 0 && is_opening_failed(outcome) {
+                unused = work.slots; // the session was not opened: nothing was sent
+            }
+            self.give_back(s, source, unused, work.taken, t);
         }
     }
 
@@ -246,7 +139,12 @@ impl<P: Clone> Dispatcher<P> {
             };
             latest = Some((before, deferral, next, envelope));
             match next {
-                Next::Now => soon.push(envelope),
+                Next::Now => {
+                    if deferral.class != Class::Session {
+                        envelope.tried_by(worker);
+                    }
+                    soon.push(envelope);
+                }
                 Next::Leave(status) => {
                     if status.is_pending() {
                         self.note_left(d, 1);
@@ -309,50 +207,6 @@ impl<P: Clone> Dispatcher<P> {
         });
     }
 
-    /// A worker has closed a session.
-    pub(super) fn closed(&mut self, worker: WorkerId, site: SiteId, t: &mut Turn<'_, P>) {
-        let Some(w) = self.workers.find(worker) else {
-            return;
-        };
-        let is_site = |s: Option<u32>| s.is_some_and(|s| self.sites[s].id == site);
-        if is_site(self.workers[w].closing) {
-            self.closing_is_over(w, t);
-        } else if is_site(self.workers[w].session) {
-            if self.workers[w].current.is_some() {
-                return self.unprove(w); // it opens another for the run it holds
-            }
-            if let Some(s) = self.workers[w].session {
-                let list = &mut self.sites[s].idle;
-                self.workers.site_links.remove(list, w);
-            }
-            self.leave_session(w, t);
-            self.closing_is_over(w, t);
-        }
-    }
-
-    /// Worker `w`, which stands in no list of a site, is to serve another one or none: its session is about to close.
-    pub(super) fn leave_session(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        self.unprove(w);
-        let Some(s) = self.workers[w].session.take() else {
-            return;
-        };
-        self.closing_is_over(w, t);
-        self.sites[s].workers -= 1;
-        self.sites.refresh(s);
-        self.workers[w].closing = Some(s);
-    }
-
-    /// The session that was being closed is closed: its permit goes back.
-    fn closing_is_over(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        if let Some(s) = self.workers[w].closing.take() {
-            let site = &mut self.sites[s];
-            t.permits.return_session(site.id, self.config.queue);
-            // It may have been refused for a limit of our own, of which nobody else would tell us.
-            site.blocked = false;
-            self.touch(s);
-        }
-    }
-
     /// Asks for the run back that was given ahead to `w`, if there is one.
     pub(super) fn recall(&mut self, w: u32, t: &mut Turn<'_, P>) {
         let worker = &mut self.workers[w];
@@ -402,6 +256,9 @@ impl<P: Clone> Dispatcher<P> {
         };
         debug_assert_eq!(work.count, envelopes.len());
         self.in_hand -= work.count;
+        if let Some(s) = self.workers[w].session {
+            self.give_back(s, self.workers[w].source, work.slots, work.taken, t);
+        }
         self.admit(work.destination, envelopes, true, t);
         if self.workers[w].current.is_none() {
             self.place(w, t);
@@ -441,4 +298,10 @@ impl<P: Clone> Dispatcher<P> {
             self.admit(d, envelopes, true, t);
         }
     }
+}
+
+/// True if the session of a run could not be opened: no connection, or a refusal at greeting or EHLO.
+pub(super) fn is_opening_failed(outcome: &Outcome) -> bool {
+    let stage = outcome.host_failed.as_ref().map(|verdict| verdict.stage);
+    matches!(stage, Some(Stage::Connect | Stage::Greeting | Stage::Ehlo))
 }

@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::links::{Links, List};
-use crate::mail::WorkerId;
+use super::permits::Phase;
+use crate::mail::{SourceNo, WorkerId};
 
 /// An assignment in a worker's hands.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,9 @@ pub(super) struct Work {
     pub(super) destination: u32,
     /// How many envelopes it has.
     pub(super) count: usize,
+    /// The slots for messages that were taken for it, and when; 0 where there is no pace.
+    pub(super) slots: u32,
+    pub(super) taken: Instant,
     /// A number no other assignment has.
     pub(super) serial: u64,
 }
@@ -31,8 +35,14 @@ pub(super) struct Worker {
     pub(super) id: WorkerId,
     /// The index of the site whose session permit it holds: its session is open, or about to be.
     pub(super) session: Option<u32>,
+    /// The source address of that session.
+    pub(super) source: SourceNo,
+    /// The session is being opened.
+    pub(super) opening: Option<Phase>,
     /// The site whose session it is leaving, and whose permit it therefore still holds.
     pub(super) closing: Option<u32>,
+    /// The source address of that one.
+    pub(super) closing_source: SourceNo,
     /// True once the session is known to work.
     pub(super) proven: bool,
     /// The assignment it works on.
@@ -89,7 +99,10 @@ impl Workers {
         let worker = Worker {
             id,
             session: None,
+            source: SourceNo(0),
+            opening: None,
             closing: None,
+            closing_source: SourceNo(0),
             proven: false,
             current: None,
             ahead: None,

@@ -13,8 +13,8 @@
 //! any --it refuses us as the sender (`sender.rs`)--> stopped, for the rest of the run
 //! ```
 //!
-//! INVARIANTS: a site is in the ring exactly when mail waits, the gate admits a new session and it is not blocked for
-//! want of a permit (`refresh` restores this); `waiting` is the sum over its destinations. Sites are never forgotten in a
+//! INVARIANTS: a site is in the ring exactly when mail waits, the gate and the pace admit a new session, that pays
+//! (`flow.rs`), and it is not blocked for want of a permit (`refresh` restores this); `waiting` is the sum over its destinations. Sites are never forgotten in a
 //! run: they are as many as the batch has.
 
 use std::collections::HashMap;
@@ -22,9 +22,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{GateView, SiteView};
+use super::flow::Measured;
+use super::health::Health;
 use super::links::{Links, List};
+use super::permits::Phase;
 use super::sender::Standing;
-use crate::mail::{SiteId, Verdict};
+use crate::mail::{SiteId, SourceNo, Verdict};
 
 /// Whether a site takes mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,8 +72,20 @@ pub(super) struct Site {
     pub(super) standing: Standing,
     /// Envelopes that were left because it is stopped.
     pub(super) left: usize,
+    /// Whether the site is sick, or single messages are.
+    pub(super) health: Health,
+    /// How long things take there.
+    pub(super) measured: Measured,
     /// True while a permit for one more session was refused.
     pub(super) blocked: bool,
+    /// The pace has no further session before.
+    pub(super) sessions_after: Option<Instant>,
+    /// Source addresses from which the pace has no message before; no address twice.
+    rests: Vec<(SourceNo, Instant)>,
+    /// All of them rest.
+    held: bool,
+    /// True while it stands in the list of those that wait for the queue's pace.
+    pub(super) starved: bool,
     /// True while it is on the list of sites to look at after the event.
     pub(super) touched: bool,
     ring: Ring,
@@ -99,7 +114,13 @@ impl Site {
             failure: None,
             standing: Standing::default(),
             left: 0,
+            health: Health::default(),
+            measured: Measured::default(),
             blocked: false,
+            sessions_after: None,
+            rests: Vec::new(),
+            held: false,
+            starved: false,
             touched: false,
             ring: Ring::None,
         }
@@ -107,7 +128,7 @@ impl Site {
 
     /// True if mail waits that may go through sessions that are open.
     pub(super) fn feeds(&self) -> bool {
-        self.waiting > 0 && matches!(self.gate, Gate::Open | Gate::Narrow(_))
+        self.waiting > 0 && matches!(self.gate, Gate::Open | Gate::Narrow(_)) && !self.held
     }
 
     /// Sessions that are known to work and carry mail now.
@@ -116,12 +137,61 @@ impl Site {
     }
 
     /// True if mail waits that a new session may carry, permits aside.
-    fn wants_session(&self) -> bool {
-        self.waiting > 0 && matches!(self.gate, Gate::Open | Gate::Probe) && !self.blocked
+    fn wants_session(&self, backlog: u32) -> bool {
+        self.waiting > 0
+            && matches!(self.gate, Gate::Open | Gate::Probe)
+            && !self.blocked
+            && !self.held
+            && self.sessions_after.is_none()
+            && self.session_pays(backlog)
+    }
+
+    /// True if a further session pays. A probe always does.
+    fn session_pays(&self, backlog: u32) -> bool {
+        self.gate == Gate::Probe || self.measured.pays(self.waiting, self.workers, backlog)
+    }
+
+    /// Which session of the queue with this site the next one is.
+    pub(super) fn phase(&self) -> Phase {
+        if self.workers == 0 {
+            Phase::First
+        } else {
+            Phase::Further
+        }
+    }
+
+    /// No message from this address before `until`; there are `sources` addresses.
+    pub(super) fn rest(&mut self, source: SourceNo, until: Instant, sources: usize) {
+        self.rests.retain(|(other, _)| *other != source);
+        self.rests.push((source, until));
+        self.held = self.rests.len() >= sources;
+    }
+
+    /// True while no address may send.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// True while this address may not send.
+    pub(super) fn rests(&self, source: SourceNo) -> bool {
+        self.rests.iter().any(|(resting, _)| *resting == source)
+    }
+
+    /// Forgets the rests that have ended.
+    pub(super) fn rest_is_over(&mut self, now: Instant, sources: usize) {
+        self.rests.retain(|(_, until)| *until > now);
+        self.held = self.rests.len() >= sources;
+        self.sessions_after = self.sessions_after.filter(|until| *until > now);
+    }
+
+    /// Forgets all rests.
+    pub(super) fn forget_rest(&mut self) {
+        self.rests.clear();
+        (self.held, self.sessions_after, self.blocked) = (false, None, false);
     }
 
     /// The site as others may see it.
-    pub(super) fn view(&self) -> SiteView {
+    pub(super) fn view(&self, backlog: u32) -> SiteView {
         let gate = match self.gate {
             Gate::Open => GateView::Open,
             Gate::Narrow(_) => GateView::Narrow,
@@ -136,6 +206,14 @@ impl Site {
             workers: self.workers,
             gate,
             left: self.left,
+            held_until: self
+                .rests
+                .iter()
+                .map(|(_, until)| *until)
+                .min()
+                .filter(|_| self.held),
+            sessions_after: self.sessions_after,
+            session_pays: self.session_pays(backlog),
         }
     }
 }
@@ -148,6 +226,10 @@ pub(super) struct Sites {
     links: Links,
     unserved: List,
     served: List,
+    /// The parts that are passed over, since too many such sessions are being opened; by [`Phase::index`].
+    pub(super) shut: [bool; 2],
+    /// What must wait for a further session: see `flow`.
+    backlog: u32,
 }
 
 impl std::ops::Index<u32> for Sites {
@@ -164,6 +246,14 @@ impl std::ops::IndexMut<u32> for Sites {
 }
 
 impl Sites {
+    /// None yet; `backlog` is what must wait for a further session.
+    pub(super) fn new(backlog: u32) -> Sites {
+        Sites {
+            backlog,
+            ..Sites::default()
+        }
+    }
+
     /// The index of a site, made if it is new.
     pub(super) fn slot(&mut self, id: SiteId) -> u32 {
         *self.by_id.entry(id).or_insert_with(|| {
@@ -185,7 +275,7 @@ impl Sites {
     /// Puts the site into the part of the ring where it belongs, at the end unless it stands there already.
     pub(super) fn refresh(&mut self, s: u32) {
         let site = &self[s];
-        let ring = match (site.wants_session(), site.workers) {
+        let ring = match (site.wants_session(self.backlog), site.workers) {
             (false, _) => Ring::None,
             (true, 0) => Ring::Unserved,
             (true, _) => Ring::Served,
@@ -224,18 +314,28 @@ impl Sites {
 
     /// The site whose turn it is.
     pub(super) fn next(&self) -> Option<u32> {
-        self.unserved.front().or_else(|| self.served.front())
+        self.first_unserved().or_else(|| self.first_served())
+    }
+
+    fn first_unserved(&self) -> Option<u32> {
+        let is_shut = self.shut[Phase::First.index()];
+        self.unserved.front().filter(|_| !is_shut)
+    }
+
+    fn first_served(&self) -> Option<u32> {
+        let is_shut = self.shut[Phase::Further.index()];
+        self.served.front().filter(|_| !is_shut)
     }
 
     /// True if a worker of site `s` that has used up its quantum should turn to the site whose turn it is: one that nobody
     /// serves, or one that has at least two workers less. A site that does not need it more goes to the end of its part,
     /// so that the next worker that asks looks at another one.
     pub(super) fn others_need_more_than(&mut self, s: u32) -> bool {
-        if self.unserved.front().is_some() {
+        if self.first_unserved().is_some() {
             return true;
         }
         for _ in 0..2 {
-            let Some(other) = self.served.front() else {
+            let Some(other) = self.first_served() else {
                 return false;
             };
             if self[other].workers + 1 < self[s].workers {

@@ -195,9 +195,12 @@ impl Window {
         }
     }
 
-    /// Other bounds from now on. What was learned stays as far as they allow it.
+    /// Other bounds from now on. What was learned stays as far as they allow it. A higher start holds at once.
     pub fn set_bounds(&mut self, bounds: Bounds) {
-        self.bounds = bounds.tidy();
+        let before = std::mem::replace(&mut self.bounds, bounds.tidy());
+        if self.bounds.start > before.start {
+            self.size = self.size.max(f64::from(self.bounds.start));
+        }
         self.size = self.size.min(f64::from(self.bounds.max));
     }
 

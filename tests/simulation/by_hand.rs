@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mailer::mail::{
-    DestinationId, Envelope, MessageNo, QueueId, RecipientNo, Scope, SiteId, Stage, Status,
-    WorkerId,
+    DestinationId, Envelope, MessageNo, Passage, QueueId, RecipientNo, Scope, SiteId, Stage,
+    Status, WorkerId,
 };
 use mailer::queue::{Action, DispatcherConfig, Event, GateView, Outcome, Resolution};
 use mailer::retry::{Class, Deferral};
@@ -201,13 +201,31 @@ fn one_failure_beside_a_working_session_only_holds_new_sessions_back() {
     let mut desk = Desk::new(10, 20);
     let works = one(&desk.post(10, 1));
     let fails = one(&desk.post(10, 1));
+    desk.opened(works.worker);
     desk.ready_ahead(works.worker);
-    desk.fail_host(&fails);
+    desk.lose_session(&fails);
     assert_eq!(desk.gate(1), GateView::Narrow);
     let ahead = one(&desk.post(10, 1));
     assert_eq!(ahead.worker, works.worker);
     assert_eq!(given(&desk.post(10, 5)), [], "no new session");
     assert!(!given(&desk.wait(Duration::from_secs(19))).is_empty());
+}
+
+#[test]
+fn a_session_that_is_turned_away_beside_a_working_one_costs_nobody_anything() {
+    let mut desk = Desk::new(10, 20);
+    let works = one(&desk.post(10, 1));
+    let refused = one(&desk.post(10, 1));
+    desk.opened(works.worker);
+    let actions = desk.fail_host(&refused);
+    assert_eq!(desk.gate(1), GateView::Open);
+    assert_eq!(given(&actions), [], "it has just been turned away");
+    let ahead = one(&desk.ready_ahead(works.worker));
+    assert_eq!(
+        (ahead.worker, ahead.envelopes[0].passage),
+        (works.worker, Passage::default()),
+        "as if nobody had tried"
+    );
 }
 
 #[test]
@@ -364,10 +382,10 @@ fn a_wider_window_of_a_site_takes_effect_at_once_and_a_narrower_one_at_the_end_o
     let mut desk = Desk::new(20, 2);
     let runs = given(&desk.post(10, 400));
     assert_eq!(runs.len(), 2);
-    desk.permits.borrow_mut().set_window(4);
+    desk.permits.borrow_mut().set_window(4, desk.now);
     let more = given(&desk.tell(Event::LimitsChanged { workers_max: 20 }));
     assert_eq!(more.len(), 2);
-    desk.permits.borrow_mut().set_window(3);
+    desk.permits.borrow_mut().set_window(3, desk.now);
     desk.tell(Event::LimitsChanged { workers_max: 20 });
     let retired = Action::Retire {
         worker: WorkerId(runs[0].worker),

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use mailer::mail::{DestinationId, Envelope, RecipientNo, SiteId, WorkerId};
-use mailer::queue::{Event, GateView, SiteView, Snapshot, origin_of};
+use mailer::queue::{Event, GateView, Permit, Phase, SiteView, Snapshot, origin_of};
 
 use crate::sender::Words;
 use crate::world::{Plan, World};
@@ -48,7 +48,7 @@ pub struct Books {
     pub queues: Vec<QueueBooks>,
     /// What sites have said of us as the sender.
     pub words: Words,
-    promised: HashSet<(usize, Option<SiteId>)>,
+    promised: HashSet<(usize, Permit)>,
     /// Which site each queue has that is for promoted ones.
     pub promoted: HashMap<usize, SiteId>,
     /// All before this one are settled.
@@ -66,6 +66,8 @@ pub struct QueueBooks {
     pub unserved: Vec<SiteId>,
     /// Who was given more by this event although it had been given this much for the same site.
     pub goes_on: Vec<(WorkerId, usize)>,
+    /// The sites with which this event took a further session.
+    sessions_taken: Vec<SiteId>,
     /// The destinations this event took a run from.
     pub served: Vec<DestinationId>,
     /// For each destination that waits, the runs its site has given others meanwhile.
@@ -130,8 +132,8 @@ impl Books {
     }
 
     /// A permit is promised to a queue: until it hears of it, it need not act.
-    pub fn promise(&mut self, q: usize, site: Option<SiteId>) {
-        self.promised.insert((q, site));
+    pub fn promise(&mut self, q: usize, permit: Permit) {
+        self.promised.insert((q, permit));
     }
 
     pub fn spawned(&mut self, q: usize, worker: WorkerId) {
@@ -165,13 +167,17 @@ impl Books {
             "what is given ahead goes to the same site"
         );
         account.runs.push(envelopes.len());
-        if !account.permits.contains(&site) {
+        let is_new = !account.permits.contains(&site);
+        if is_new {
             account.permits.push(site);
             account.served = 0;
         }
         let before = account.served;
         account.served += envelopes.len();
         self.queues[q].goes_on.push((worker, before));
+        if is_new {
+            self.queues[q].sessions_taken.push(site);
+        }
         ahead
     }
 
@@ -214,6 +220,7 @@ impl Books {
     pub fn received(&mut self, q: usize, event: &Event<Plan>, now: Instant) {
         self.queues[q].goes_on.clear();
         self.queues[q].served.clear();
+        self.queues[q].sessions_taken.clear();
         match event {
             Event::Post { envelopes, .. } => {
                 self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
@@ -264,8 +271,8 @@ impl Books {
                     self.queues[q].no_spawn_until = Some(now + Duration::from_secs(1));
                 }
             }
-            Event::PermitFree { site } => {
-                self.promised.remove(&(q, *site));
+            Event::PermitFree { permit } => {
+                self.promised.remove(&(q, *permit));
             }
             _ => {}
         }
@@ -291,6 +298,7 @@ impl World {
             );
         } else if snapshot.waiting > 0 && self.is_small() {
             self.check_nobody_idles(q, &snapshot);
+            self.check_rests(q, &snapshot);
         }
         let every = self.scenario.census_every;
         if self.tally.events.is_multiple_of(every) {
@@ -347,7 +355,10 @@ impl World {
                 "sessions of queue {q} with {site:?}"
             );
             let all = table.sessions_held(site);
-            assert!(all <= table.site_window(site), "window of {site:?}");
+            let taken = &self.books.queues[q].sessions_taken;
+            if taken.contains(&site) {
+                assert!(all <= table.site_window(site), "window of {site:?}");
+            }
             assert!(self.open_sessions[number] <= all, "sessions without permit");
         }
     }
@@ -355,11 +366,7 @@ impl World {
     /// No worker is ready, and none could be spawned, while mail waits that it could carry.
     fn check_nobody_idles(&self, q: usize, snapshot: &Snapshot) {
         let dispatcher = &self.queues[q].dispatcher;
-        let eligible = |view: &SiteView| {
-            view.waiting > 0
-                && matches!(view.gate, GateView::Open | GateView::Probe)
-                && self.could_open(q, view.site)
-        };
+        let eligible = |view: &SiteView| view.waiting > 0 && self.could_open(q, view);
         if snapshot.ready > 0 || self.could_spawn(q, snapshot) {
             let idles = dispatcher.sites().find(eligible);
             assert_eq!(
@@ -374,15 +381,56 @@ impl World {
             if account.runs.is_empty() && !account.retired {
                 let view = dispatcher.site(site).expect("a session has a site");
                 let feeds = matches!(view.gate, GateView::Open | GateView::Narrow);
-                assert!(view.waiting == 0 || !feeds, "{view:?} has a ready worker");
+                let rests = view.held_until.is_some() || snapshot.held_until.is_some();
+                assert!(
+                    view.waiting == 0 || !feeds || rests,
+                    "{view:?} has a ready worker"
+                );
             }
         }
     }
 
-    pub fn could_open(&self, q: usize, site: SiteId) -> bool {
+    /// True if the queue could open a further session with the site now, and it would pay.
+    pub fn could_open(&self, q: usize, view: &SiteView) -> bool {
         let queue = mailer::mail::QueueId(q as u16);
-        !self.books.promised.contains(&(q, Some(site)))
-            && self.permits.borrow().would_take_session(site, queue)
+        let (site, snapshot) = (view.site, self.queues[q].dispatcher.snapshot());
+        let phase = match view.workers {
+            0 => Phase::First,
+            _ => Phase::Further,
+        };
+        let rests = [
+            view.held_until,
+            view.sessions_after,
+            snapshot.held_until,
+            snapshot.sessions_after,
+        ];
+        let rests = rests.iter().any(|rest| rest.is_some());
+        let promised = |permit| self.books.promised.contains(&(q, permit));
+        matches!(view.gate, GateView::Open | GateView::Probe)
+            && view.session_pays
+            && !rests
+            && !promised(Permit::Session(site))
+            && !promised(Permit::Connect(phase))
+            && self
+                .permits
+                .borrow()
+                .would_take_session(site, queue, phase, self.now)
+    }
+
+    /// What rests has a time to wake at.
+    fn check_rests(&self, q: usize, snapshot: &Snapshot) {
+        let dispatcher = &self.queues[q].dispatcher;
+        let wake = dispatcher.wake_at();
+        let of_sites = dispatcher
+            .sites()
+            .flat_map(|view| [view.held_until, view.sessions_after]);
+        let of_queue = [snapshot.held_until, snapshot.sessions_after];
+        for rest in of_sites.chain(of_queue).flatten() {
+            assert!(
+                wake.is_some_and(|wake| wake <= rest),
+                "nobody wakes queue {q} at the end of a rest"
+            );
+        }
     }
 
     fn could_spawn(&self, q: usize, snapshot: &Snapshot) -> bool {
@@ -391,7 +439,7 @@ impl World {
         !self.queues[q].stopped
             && snapshot.workers < self.queues[q].max as usize
             && held_back.is_none_or(|until| until <= self.now)
-            && !self.books.promised.contains(&(q, None))
+            && !self.books.promised.contains(&(q, Permit::Worker))
             && self.permits.borrow().would_take_worker(queue)
     }
 
@@ -402,8 +450,9 @@ impl World {
         }
         let dispatcher = &self.queues[q].dispatcher;
         let snapshot = dispatcher.snapshot();
-        let gate = dispatcher.site(site).map(|view| view.gate);
-        let open = matches!(gate, Some(GateView::Open)) && self.could_open(q, site);
+        let view = dispatcher.site(site);
+        let open =
+            view.is_some_and(|view| view.gate == GateView::Open && self.could_open(q, &view));
         let another = snapshot.ready > 0 || self.could_spawn(q, &snapshot);
         assert!(
             !(open && another),

@@ -98,20 +98,40 @@ impl Desk {
     pub fn deliver(&mut self, given: &Given) -> Vec<Action<()>> {
         let outcome = Outcome {
             settled: given.envelopes.len() as u32,
+            accepted: given.envelopes.len() as u32,
             session: Some(SiteId(given.destination / 10)),
             ..Outcome::default()
         };
         self.finish(given, outcome)
     }
 
+    /// The worker's session is open.
+    pub fn opened(&mut self, worker: u32) -> Vec<Action<()>> {
+        self.tell(Event::Opened {
+            worker: WorkerId(worker),
+            setup: MS,
+        })
+    }
+
+    /// No session can be opened.
     pub fn fail_host(&mut self, given: &Given) -> Vec<Action<()>> {
+        self.fail_host_at(given, Stage::Connect)
+    }
+
+    /// The connection breaks in the middle of the session.
+    pub fn lose_session(&mut self, given: &Given) -> Vec<Action<()>> {
+        self.opened(given.worker);
+        self.fail_host_at(given, Stage::Mail)
+    }
+
+    fn fail_host_at(&mut self, given: &Given, stage: Stage) -> Vec<Action<()>> {
         let deferred = given.envelopes[..1]
             .iter()
             .map(|e| (*e, Deferral::new(Class::Host)));
         let outcome = Outcome {
             deferred: deferred.collect(),
             returned: given.envelopes[1..].to_vec(),
-            host_failed: Some(verdict(Status::Deferred, Scope::Host, Stage::Connect)),
+            host_failed: Some(verdict(Status::Deferred, Scope::Host, stage)),
             ..Outcome::default()
         };
         self.finish(given, outcome)

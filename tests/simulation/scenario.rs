@@ -63,6 +63,11 @@ pub struct Fallback {
     pub after: u32,
 }
 
+/// When an order is given.
+pub type Planned = (Duration, Order);
+/// A destination, the site that it becomes one of, and after how many look-ups.
+pub type Rehosting = (u32, u32, u32);
+
 /// What an operator may want.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
@@ -102,11 +107,11 @@ pub struct Scenario {
     /// How long a promoted queue is without mail before it hands its site back.
     pub promoted_rest: Duration,
     /// What the operator orders, and when.
-    pub orders: Vec<(Duration, Order)>,
+    pub orders: Vec<Planned>,
     /// Of ten promotions, how many find no thread.
     pub promotion_failures: u8,
     /// Destinations whose hosts become those of another site, after so many look-ups.
-    pub moves: Vec<(u32, u32, u32)>,
+    pub moves: Vec<Rehosting>,
     /// Checks that take time proportional to the world are made every so many events.
     pub census_every: u64,
 }
@@ -254,7 +259,7 @@ fn orders(
     rng: &mut fastrand::Rng,
     destinations: u32,
     sites: u32,
-) -> (Vec<(Duration, Order)>, Vec<(u32, u32, u32)>) {
+) -> (Vec<Planned>, Vec<Rehosting>) {
     let longest = [200, 3000, 60_000, 600_000][rng.usize(0..4)];
     let order = |rng: &mut fastrand::Rng| {
         let d = rng.u32(0..destinations);

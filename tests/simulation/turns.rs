@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use mailer::mail::{DestinationId, Envelope};
-use mailer::queue::{GateView, Place, SiteView, origin_of};
+use mailer::queue::{Place, SiteView, origin_of};
 
 use crate::world::World;
 
@@ -12,8 +12,7 @@ impl World {
     pub fn check_quantum(&mut self, q: usize) {
         let dispatcher = &self.queues[q].dispatcher;
         let unserved = dispatcher.sites().filter(|view: &SiteView| {
-            let takes_mail = matches!(view.gate, GateView::Open | GateView::Probe);
-            view.waiting > 0 && view.workers == 0 && takes_mail && self.could_open(q, view.site)
+            view.waiting > 0 && view.workers == 0 && self.could_open(q, view)
         });
         let unserved: Vec<_> = unserved.map(|view| view.site).collect();
         let books = &self.books.queues[q];

@@ -1,9 +1,9 @@
 //! Fake workers: they take assignments from a channel, open sessions, and meet whatever their site's manner is.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use mailer::mail::{DestinationId, Envelope, Scope, SiteId, Stage, Status, WorkerId};
+use mailer::mail::{DestinationId, Envelope, Scope, SiteId, SourceNo, Stage, Status, WorkerId};
 use mailer::queue::{Event, Outcome, SenderReplies};
 use mailer::retry::{Class, Deferral};
 
@@ -22,16 +22,30 @@ pub enum Item {
 pub struct Job {
     pub destination: DestinationId,
     pub site: SiteId,
+    pub source: SourceNo,
     pub envelopes: Vec<Envelope>,
 }
 
-#[derive(Default)]
 pub struct FakeWorker {
     channel: VecDeque<Item>,
     session: Option<SiteId>,
+    /// The source address of that session.
+    source: SourceNo,
     /// Messages accepted on the session.
     accepted: u32,
     doing: Doing,
+}
+
+impl Default for FakeWorker {
+    fn default() -> FakeWorker {
+        FakeWorker {
+            channel: VecDeque::new(),
+            session: None,
+            source: SourceNo(0),
+            accepted: 0,
+            doing: Doing::Nothing,
+        }
+    }
 }
 
 /// Where a worker is in its work.
@@ -153,6 +167,8 @@ impl World {
             return self.die(q, id, job);
         }
         if self.worker(q, id).session == Some(job.site) {
+            let source = self.worker(q, id).source;
+            assert_eq!(source, job.source, "an open session cannot change it");
             self.worker(q, id).doing = Doing::Sending(job);
             return self.step_in(q, id, 0, 40);
         }
@@ -171,12 +187,12 @@ impl World {
     }
 
     fn connected(&mut self, q: usize, id: WorkerId, job: Job) {
-        let open = &mut self.open_sessions[job.site.index()];
-        *open += 1;
-        let (open, window) = (*open, self.permits.borrow().site_window(job.site));
-        assert!(open <= window, "{open} sessions with {:?}", job.site);
+        self.open_sessions[job.site.index()] += 1;
+        let setup = Duration::from_millis(self.rng.u64(1..100));
+        self.send(q, Event::Opened { worker: id, setup });
         let worker = self.worker(q, id);
         worker.session = Some(job.site);
+        worker.source = job.source;
         worker.accepted = 0;
         worker.doing = Doing::Sending(job);
         self.step_in(q, id, 1, 60);
@@ -305,6 +321,14 @@ impl World {
             .chain(outcome.returned.iter().copied())
             .collect();
         let settled = job.envelopes.len() - back.len();
+        let kept: HashSet<_> = back.iter().map(|e| e.recipient).collect();
+        let gone = job
+            .envelopes
+            .iter()
+            .filter(|e| !kept.contains(&e.recipient));
+        outcome.accepted = gone.map(|e| e.message).collect::<HashSet<_>>().len() as u32;
+        outcome.tried = outcome.accepted;
+        outcome.spent = Duration::from_millis(self.rng.u64(1..100)) * outcome.tried;
         self.tally.delivered += settled as u64;
         self.tally.retried += deferred.len() as u64;
         self.books.worker_returns(q, id, &back);

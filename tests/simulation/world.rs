@@ -146,7 +146,7 @@ impl World {
         let start = Instant::now();
         let mut table = PermitTable::new(scenario.workers_max, scenario.window);
         for &(site, window) in &scenario.windows {
-            table.set_site_window(SiteId(site), window);
+            table.set_site_window(SiteId(site), window, start);
         }
         let mut queues = Vec::new();
         let configured = scenario.queue_maxima.len();
@@ -348,13 +348,13 @@ impl World {
         for notice in notices {
             self.tally.notices += 1;
             let q = notice.queue.index();
-            let site = notice.site;
+            let permit = notice.permit;
             match notice.news {
                 News::Free => {
-                    self.books.promise(q, site);
-                    self.send(q, Event::PermitFree { site });
+                    self.books.promise(q, permit);
+                    self.send(q, Event::PermitFree { permit });
                 }
-                News::Wanted => self.send(q, Event::PermitWanted { site }),
+                News::Wanted => self.send(q, Event::PermitWanted { permit }),
             }
         }
     }
@@ -372,8 +372,10 @@ impl World {
                 worker,
                 destination,
                 site,
+                source,
                 plan,
                 envelopes,
+                ..
             } => {
                 assert_eq!(plan, site.0, "the plan of another site");
                 self.tally.assigned += 1;
@@ -387,6 +389,7 @@ impl World {
                 let job = Job {
                     destination,
                     site,
+                    source,
                     envelopes,
                 };
                 self.hand_to(q, worker, Item::Job(job));

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::queue::pace::{Rate, RateError};
+
 /// A time of day: hour and minute.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimeOfDay {
@@ -59,6 +61,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
         .map_err(|_| wrong())?;
     Duration::try_from(signed).map_err(|_| wrong())
+}
+
+/// A rate, kept as it was typed: the card of a job holds it.
+///
+/// # Errors
+/// What is wrong with it, with an example.
+pub fn rate_text(text: &str) -> Result<String, String> {
+    let rate: Result<Rate, RateError> = text.parse();
+    rate.map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::TlsMode;
 use crate::engine::settings::{QueueSettings, Settings};
+use crate::queue::pace::Rate;
 use crate::retry::InDoubt;
 use crate::smtp::Dsn;
 use crate::smtp::dsn::{Notify, Ret};
@@ -154,8 +155,9 @@ fn limits(settings: &Settings, file: &mut Lines) {
     file.set(
         "max_sessions",
         settings.sessions_per_site.to_string(),
-        "with one site at a time",
+        "with one site (from one address) at a time",
     );
+    pace(settings, file);
     file.set(
         "max_recipients",
         settings.recipients_max.to_string(),
@@ -207,6 +209,49 @@ fn limits(settings: &Settings, file: &mut Lines) {
         settings.data_rate_min.to_string(),
         "bytes per second a server must take",
     );
+}
+
+fn pace(settings: &Settings, file: &mut Lines) {
+    file.set_or(
+        "window_start",
+        settings.window_start.map(|n| n.to_string()),
+        "1",
+        "1 session with a site not known yet; relays get max_sessions at once",
+    );
+    file.set(
+        "window_step",
+        format!("{:?}", settings.window_step),
+        "sessions more after each round of accepted messages",
+    );
+    file.set(
+        "session_backlog",
+        settings.session_backlog.to_string(),
+        "times what its opening costs must wait for a further session; 0: nothing",
+    );
+    for (key, rate, unset) in [
+        ("rate", settings.rate, "messages to one site"),
+        (
+            "connect_rate",
+            settings.connect_rate,
+            "connections to one site",
+        ),
+        (
+            "source_rate",
+            settings.source_rate,
+            "messages from one address",
+        ),
+    ] {
+        file.set_or(
+            key,
+            rate_text(rate),
+            "\"600/min\"",
+            &format!("no limit of {unset}"),
+        );
+    }
+}
+
+fn rate_text(rate: Option<Rate>) -> Option<String> {
+    rate.map(|rate| text(&rate.to_string()))
 }
 
 fn relays_and_tls(settings: &Settings, file: &mut Lines) {
@@ -282,6 +327,18 @@ fn show_queue(queue: &QueueSettings, file: &mut Lines) {
         queue.sessions_per_site.map(|n| n.to_string()),
         "20",
         "the general limit",
+    );
+    file.set_or(
+        "rate",
+        rate_text(queue.rate),
+        "\"600/min\"",
+        "no limit of the messages of the whole queue",
+    );
+    file.set_or(
+        "connect_rate",
+        rate_text(queue.connect_rate),
+        "\"60/min\"",
+        "no limit of the connections of the whole queue",
     );
 }
 

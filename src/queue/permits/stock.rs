@@ -6,10 +6,24 @@
 //! INVARIANTS: a queue stands in the line at most once; a grant takes it out of the line; `held` is the sum of the
 //! holders. It panics (debug builds only) where a queue returns what it does not hold.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use super::{News, Notice, Wanted};
-use crate::mail::{QueueId, SiteId};
+use super::{News, Notice, Permit, Wanted};
+use crate::mail::QueueId;
+
+/// What shares queues have of a thing that is scarce: 1 each, unless told otherwise.
+#[derive(Default, Debug)]
+pub(super) struct Weights(HashMap<QueueId, u32>);
+
+impl Weights {
+    pub(super) fn set(&mut self, queue: QueueId, weight: u32) {
+        self.0.insert(queue, weight.max(1));
+    }
+
+    fn of(&self, queue: QueueId) -> u64 {
+        u64::from(self.0.get(&queue).copied().unwrap_or(1))
+    }
+}
 
 /// Where a refused queue stands.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +70,8 @@ impl Stock {
             .count()
     }
 
-    /// True if one of `limit` is free for `queue`, `reserved` being kept for others.
-    pub(super) fn grants(&self, queue: QueueId, limit: u32, reserved: u32) -> bool {
-        let free = limit.saturating_sub(self.held);
+    /// True if one of those that are `free` is for `queue`, `reserved` being kept for others.
+    pub(super) fn grants(&self, queue: QueueId, free: u32, reserved: u32) -> bool {
         free as usize > self.ahead_of(queue) + reserved as usize
     }
 
@@ -114,62 +127,46 @@ impl Stock {
         (self.holders.len() + waiting).max(1) as u32
     }
 
-    /// The share of `limit` that `queue` is due, by the weights of all that hold or want it.
-    fn share(&self, queue: QueueId, limit: u32, weight: &impl Fn(QueueId) -> u32) -> u32 {
-        let holders = self.holders.iter().map(|(holder, _)| *holder);
+    /// What `queue` may keep of `limit` if all who hold or want it take their shares by weight: at least 1.
+    fn share_of(&self, queue: QueueId, limit: u32, weights: &Weights) -> u32 {
         let waiting = self.line.iter().map(|waiter| waiter.queue);
-        let waiting = waiting.filter(|waiter| self.held_by(*waiter) == 0);
-        let all: u64 = holders
-            .chain(waiting)
-            .map(|one| u64::from(weight(one)))
-            .sum();
-        (u64::from(limit) * u64::from(weight(queue)) / all.max(1)) as u32
+        let without = waiting.filter(|waiter| self.held_by(*waiter) == 0);
+        let parties = self.holders.iter().map(|(holder, _)| *holder);
+        let all: u64 = parties.chain(without).map(|party| weights.of(party)).sum();
+        let share = u64::from(limit) * weights.of(queue) / all.max(1);
+        u32::try_from(share).unwrap_or(u32::MAX).max(1)
     }
 
-    /// How badly others want what `queue` holds. Nobody gives his last one to somebody who has one.
+    /// How badly others want what `queue` holds of `limit`, of which `room` is what may be held just now.
     pub(super) fn wanted_from(
         &self,
         queue: QueueId,
         limit: u32,
-        weight: impl Fn(QueueId) -> u32,
+        room: u32,
+        weights: &Weights,
     ) -> Wanted {
-        if self.held > limit {
-            // The limit was lowered.
-            return Wanted::Yes;
-        }
-        let mut others = self.line.iter().filter(|waiter| waiter.queue != queue);
-        let free = limit.saturating_sub(self.held) as usize;
+        let others = self.line.iter().filter(|waiter| waiter.queue != queue);
+        let free = room.saturating_sub(self.held) as usize;
         if others.clone().count() <= free {
             return Wanted::No;
         }
-        let (held, own) = (self.held_by(queue), self.share(queue, limit, &weight));
-        if held <= own {
-            return Wanted::IfIdle;
-        }
-        let due = |waiter: &Waiter| {
-            let has = self.held_by(waiter.queue);
-            has == 0 || held > 1 && has < self.share(waiter.queue, limit, &weight)
-        };
-        if others.any(due) {
+        let mut poorer = others.map(|waiter| waiter.queue);
+        let poorer = poorer.any(|w| self.held_by(w) < self.share_of(w, limit, weights));
+        let own = self.share_of(queue, limit, weights);
+        // Where there is less than one for each, who holds one gives it to who has none.
+        let is_scarce = limit < self.parties();
+        if poorer && (self.held_by(queue) > own || is_scarce && self.held_by(queue) > 0) {
             Wanted::Yes
         } else {
             Wanted::IfIdle
         }
     }
 
-    pub(super) fn is_unused(&self) -> bool {
-        self.held == 0 && self.line.is_empty()
-    }
-
     /// The notices that tell all holders but `waiter` that somebody waits.
-    pub(super) fn pressure(
-        &self,
-        waiter: QueueId,
-        site: Option<SiteId>,
-    ) -> impl Iterator<Item = Notice> {
+    pub(super) fn pressure(&self, waiter: QueueId, permit: Permit) -> impl Iterator<Item = Notice> {
         self.holders
             .iter()
             .filter(move |(queue, _)| *queue != waiter)
-            .map(move |(queue, _)| Notice::new(*queue, site, News::Wanted))
+            .map(move |(queue, _)| Notice::new(*queue, permit, News::Wanted))
     }
 }

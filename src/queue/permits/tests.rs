@@ -1,24 +1,51 @@
 //! The permit table: limits, order, fair shares, and that nobody is forgotten in line.
 
+use std::time::Duration;
+
 use super::*;
+use crate::mail::SourceNo;
+use crate::queue::pace::Rate;
+use crate::queue::terms::Learned;
 
 const A: QueueId = QueueId(0);
 const B: QueueId = QueueId(1);
 const C: QueueId = QueueId(2);
 const SITE: SiteId = SiteId(7);
 
-fn notice(queue: QueueId, site: Option<SiteId>, news: News) -> Notice {
-    Notice::new(queue, site, news)
+const ONE: SourceNo = SourceNo(0);
+
+fn notice(queue: QueueId, permit: Permit, news: News) -> Notice {
+    Notice::new(queue, permit, news)
+}
+
+impl PermitTable {
+    /// Takes a session that is open at once.
+    fn take(&mut self, site: SiteId, queue: QueueId) -> bool {
+        let now = Instant::now();
+        let granted = self.take_session(site, queue, Phase::First, now) == Grant::Granted(ONE);
+        if granted {
+            self.end_opening(site, queue, ONE, Phase::First);
+        }
+        granted
+    }
+
+    fn give(&mut self, site: SiteId, queue: QueueId) {
+        self.return_session(site, queue, ONE);
+    }
+
+    fn window(&self, site: SiteId, queue: QueueId) -> u32 {
+        self.share(site, queue, ONE).sessions
+    }
 }
 
 #[test]
 fn a_site_sees_no_more_sessions_than_its_window_whoever_opens_them() {
     let mut table = PermitTable::new(100, 3);
-    assert!(table.take_session(SITE, A));
-    assert!(table.take_session(SITE, B));
-    assert!(table.take_session(SITE, B));
-    assert!(!table.take_session(SITE, A));
-    assert!(table.take_session(SiteId(8), A));
+    assert!(table.take(SITE, A));
+    assert!(table.take(SITE, B));
+    assert!(table.take(SITE, B));
+    assert!(!table.take(SITE, A));
+    assert!(table.take(SiteId(8), A));
     assert_eq!(table.sessions_held(SITE), 3);
     assert_eq!(table.sessions_held_by(SITE, B), 2);
 }
@@ -26,47 +53,59 @@ fn a_site_sees_no_more_sessions_than_its_window_whoever_opens_them() {
 #[test]
 fn a_refused_queue_is_told_when_one_is_free_and_nobody_overtakes_it() {
     let mut table = PermitTable::new(100, 1);
-    assert!(table.take_session(SITE, A));
-    assert!(!table.take_session(SITE, B));
+    assert!(table.take(SITE, A));
+    assert!(!table.take(SITE, B));
     assert_eq!(
         table.take_notices(),
-        [notice(A, Some(SITE), News::Wanted)],
+        [notice(A, Permit::Session(SITE), News::Wanted)],
         "the holder hears of it"
     );
-    table.return_session(SITE, A);
-    assert_eq!(table.take_notices(), [notice(B, Some(SITE), News::Free)]);
-    assert!(!table.take_session(SITE, A), "B stands in line");
-    assert!(table.take_session(SITE, B));
-    table.return_session(SITE, B);
-    assert_eq!(table.take_notices(), [notice(A, Some(SITE), News::Free)]);
+    table.give(SITE, A);
+    assert_eq!(
+        table.take_notices(),
+        [notice(B, Permit::Session(SITE), News::Free)]
+    );
+    assert!(!table.take(SITE, A), "B stands in line");
+    assert!(table.take(SITE, B));
+    table.give(SITE, B);
+    assert_eq!(
+        table.take_notices(),
+        [notice(A, Permit::Session(SITE), News::Free)]
+    );
 }
 
 #[test]
 fn a_permit_that_is_declined_goes_to_the_next_in_line() {
     let mut table = PermitTable::new(100, 1);
-    assert!(table.take_session(SITE, A));
-    assert!(!table.take_session(SITE, B));
-    assert!(!table.take_session(SITE, C));
-    table.return_session(SITE, A);
+    assert!(table.take(SITE, A));
+    assert!(!table.take(SITE, B));
+    assert!(!table.take(SITE, C));
+    table.give(SITE, A);
     table.take_notices();
     table.decline_session(SITE, B);
-    assert_eq!(table.take_notices(), [notice(C, Some(SITE), News::Free)]);
-    assert!(table.take_session(SITE, C));
+    assert_eq!(
+        table.take_notices(),
+        [notice(C, Permit::Session(SITE), News::Free)]
+    );
+    assert!(table.take(SITE, C));
 }
 
 #[test]
 fn who_has_none_goes_before_who_wants_more() {
     let mut table = PermitTable::new(100, 2);
-    assert!(table.take_session(SITE, A));
-    assert!(table.take_session(SITE, A));
-    assert!(!table.take_session(SITE, A));
-    assert!(!table.take_session(SITE, B));
+    assert!(table.take(SITE, A));
+    assert!(table.take(SITE, A));
+    assert!(!table.take(SITE, A));
+    assert!(!table.take(SITE, B));
     assert_eq!(table.session_wanted(SITE, A), Wanted::Yes);
     assert_eq!(table.session_wanted(SITE, B), Wanted::IfIdle);
     table.take_notices();
-    table.return_session(SITE, A);
-    assert_eq!(table.take_notices(), [notice(B, Some(SITE), News::Free)]);
-    assert!(table.take_session(SITE, B));
+    table.give(SITE, A);
+    assert_eq!(
+        table.take_notices(),
+        [notice(B, Permit::Session(SITE), News::Free)]
+    );
+    assert!(table.take(SITE, B));
     assert_eq!(
         table.session_wanted(SITE, B),
         Wanted::IfIdle,
@@ -77,8 +116,8 @@ fn who_has_none_goes_before_who_wants_more() {
 #[test]
 fn a_window_of_one_goes_round_between_two_queues() {
     let mut table = PermitTable::new(100, 1);
-    assert!(table.take_session(SITE, A));
-    assert!(!table.take_session(SITE, B));
+    assert!(table.take(SITE, A));
+    assert!(!table.take(SITE, B));
     assert_eq!(table.session_wanted(SITE, A), Wanted::Yes);
     assert_eq!(table.window(SITE, A), 1);
 }
@@ -87,22 +126,22 @@ fn a_window_of_one_goes_round_between_two_queues() {
 fn the_window_is_divided_among_those_who_use_the_site() {
     let mut table = PermitTable::new(100, 20);
     assert_eq!(table.window(SITE, A), 20);
-    table.take_session(SITE, A);
+    table.take(SITE, A);
     assert_eq!(table.window(SITE, A), 20);
-    table.take_session(SITE, B);
+    table.take(SITE, B);
     assert_eq!(table.window(SITE, A), 10);
-    table.set_queue_window(A, 4);
+    table.set_queue_window(A, Some(4));
     assert_eq!(table.window(SITE, A), 4);
 }
 
 #[test]
 fn a_limit_of_its_own_puts_no_queue_in_line() {
     let mut table = PermitTable::new(100, 20);
-    table.set_queue_window(A, 1);
-    assert!(table.take_session(SITE, A));
-    assert!(!table.take_session(SITE, A));
-    assert!(table.take_session(SITE, B));
-    table.return_session(SITE, B);
+    table.set_queue_window(A, Some(1));
+    assert!(table.take(SITE, A));
+    assert!(!table.take(SITE, A));
+    assert!(table.take(SITE, B));
+    table.give(SITE, B);
     assert_eq!(table.take_notices(), []);
 }
 
@@ -133,44 +172,204 @@ fn a_closed_queue_keeps_nobody_waiting() {
     assert_eq!((0..9).filter(|_| table.take_worker(A)).count(), 3);
     table.take_notices();
     table.close(B);
-    assert_eq!(table.take_notices(), [notice(A, None, News::Free)]);
+    assert_eq!(
+        table.take_notices(),
+        [notice(A, Permit::Worker, News::Free)]
+    );
     assert!(table.take_worker(A));
-    assert!(table.take_session(SITE, A));
-    assert!(!table.take_session(SITE, B));
-    assert!(!table.take_session(SITE, C));
+    assert!(table.take(SITE, A));
+    assert!(!table.take(SITE, B));
+    assert!(!table.take(SITE, C));
     table.close(B);
     table.take_notices();
-    table.return_session(SITE, A);
-    assert_eq!(table.take_notices(), [notice(C, Some(SITE), News::Free)]);
+    table.give(SITE, A);
+    assert_eq!(
+        table.take_notices(),
+        [notice(C, Permit::Session(SITE), News::Free)]
+    );
 }
 
 #[test]
 fn limits_can_be_changed_while_it_runs() {
     let mut table = PermitTable::new(1, 1);
-    assert!(table.take_worker(A) && table.take_session(SITE, A));
-    assert!(!table.take_worker(B) && !table.take_session(SITE, B));
+    assert!(table.take_worker(A) && table.take(SITE, A));
+    assert!(!table.take_worker(B) && !table.take(SITE, B));
     table.take_notices();
     table.set_workers_max(2);
-    table.set_site_window(SITE, 2);
+    table.set_site_window(SITE, 2, Instant::now());
     assert_eq!(
         table.take_notices(),
         [
-            notice(B, None, News::Free),
-            notice(B, Some(SITE), News::Free)
+            notice(B, Permit::Worker, News::Free),
+            notice(B, Permit::Session(SITE), News::Free)
         ]
     );
-    table.set_site_window(SITE, 1);
-    assert!(!table.take_session(SITE, B));
+    table.set_site_window(SITE, 1, Instant::now());
+    assert!(!table.take(SITE, B));
+}
+
+fn accepted(messages: u32) -> Feedback {
+    Feedback {
+        accepted: messages,
+        ..Feedback::default()
+    }
+}
+
+fn rate(text: &str) -> Option<Rate> {
+    Some(text.parse().unwrap())
 }
 
 #[test]
-fn sites_nobody_uses_take_no_memory() {
-    let mut table = PermitTable::new(10, 1);
-    for site in 0..100 {
-        assert!(table.take_session(SiteId(site), A));
-        table.return_session(SiteId(site), A);
+fn a_site_not_known_yet_gets_one_session_and_more_as_messages_are_accepted() {
+    let mut table = PermitTable::with_terms(100, SiteTerms::default(), 1);
+    let mut rng = fastrand::Rng::with_seed(1);
+    assert!(table.take(SITE, A) && !table.take(SITE, A));
+    assert!(table.share(SITE, A, ONE).grows);
+    table.take_notices();
+    table.report(SITE, ONE, &accepted(1), Instant::now(), &mut rng);
+    let told = [notice(A, Permit::Session(SITE), News::Free)];
+    assert_eq!(table.take_notices(), told, "who waits hears of it");
+    assert!(table.take(SITE, A) && !table.take(SITE, A));
+    assert_eq!(table.site_status(SITE).window, 2);
+}
+
+#[test]
+fn what_a_site_is_introduced_with_holds_and_follows_the_operator_where_it_does_not_differ() {
+    let mut table = PermitTable::with_terms(100, SiteTerms::default(), 1);
+    let now = Instant::now();
+    let mut terms = SiteTerms::default();
+    terms.bounds.start = 4;
+    terms.learned = Some(Learned {
+        window: 6,
+        messages_per_session: Some(20),
+        ..Learned::default()
+    });
+    table.introduce(SITE, terms, now);
+    assert_eq!((0..9).filter(|_| table.take(SITE, A)).count(), 6);
+    let share = table.share(SITE, A, ONE);
+    assert_eq!(share.messages_per_session, Some(20));
+    let mut general = SiteTerms::default();
+    general.bounds.max = 5;
+    general.rate = rate("10/s");
+    table.set_general(general, now);
+    let status = table.site_status(SITE);
+    assert_eq!((status.bounds.start, status.bounds.max), (4, 5));
+    assert_eq!(table.session_wanted(SITE, A), Wanted::Yes);
+    assert!(table.share(SITE, A, ONE).is_paced);
+    assert_eq!(status.rate_per_minute, Some(600.0));
+    table.set_site_bounds(SITE, Some(2), Some(None), now);
+    let status = table.site_status(SITE);
+    assert_eq!((status.bounds.max, status.rate_per_minute), (2, None));
+}
+
+#[test]
+fn each_source_address_has_a_window_of_its_own_and_they_are_filled_evenly() {
+    let mut terms = SiteTerms::default();
+    terms.bounds.start = 2;
+    let mut table = PermitTable::with_terms(100, terms, 2);
+    let now = Instant::now();
+    let mut sources = Vec::new();
+    while let Grant::Granted(source) = table.take_session(SITE, A, Phase::First, now) {
+        sources.push(source.0);
     }
-    assert_eq!(table.sites.len(), 0);
+    assert_eq!(sources, [0, 1, 0, 1]);
+    table.end_opening(SITE, A, SourceNo(1), Phase::First);
+    table.return_session(SITE, A, SourceNo(1));
+    let again = table.take_session(SITE, A, Phase::First, now);
+    assert_eq!(again, Grant::Granted(SourceNo(1)));
+}
+
+#[test]
+fn sessions_that_do_not_open_cannot_hold_all_threads() {
+    let mut table = PermitTable::new(8, 20);
+    let now = Instant::now();
+    let open = |table: &mut PermitTable, site: u32, queue, phase| {
+        table.take_session(SiteId(site), queue, phase, now) == Grant::Granted(ONE)
+    };
+    let first = (0..9).filter(|site| open(&mut table, *site, A, Phase::First));
+    assert_eq!(first.count(), 4, "a half for first sessions");
+    let more = (0..9).filter(|_| open(&mut table, 0, A, Phase::Further));
+    assert_eq!(more.count(), 2, "a quarter for others");
+    assert!(!open(&mut table, 50, B, Phase::First));
+    assert!(!open(&mut table, 51, C, Phase::First));
+    table.take_notices();
+    table.end_opening(SiteId(1), A, ONE, Phase::First);
+    let told = notice(B, Permit::Connect(Phase::First), News::Free);
+    assert_eq!(table.take_notices(), [told], "first in, first out");
+    assert!(!open(&mut table, 52, C, Phase::First), "B stands before");
+    assert!(open(&mut table, 50, B, Phase::First));
+    table.end_opening(SiteId(2), A, ONE, Phase::First);
+    let told = notice(C, Permit::Connect(Phase::First), News::Free);
+    assert_eq!(table.take_notices(), [told]);
+}
+
+#[test]
+fn the_strictest_rate_binds_and_what_it_does_not_give_goes_back() {
+    let mut terms = SiteTerms::default();
+    terms.bounds.start = 9;
+    terms.rate = rate("6000/min burst 50");
+    let mut table = PermitTable::with_terms(100, terms, 1);
+    let start = Instant::now();
+    table.set_queue_rates(A, rate("6000/min burst 5"), None, start);
+    table.set_source_rate(rate("6000/min burst 20"), start);
+    assert!(table.take(SITE, A) && table.take(SITE, B));
+    let mut take = |queue, wanted| table.take_messages(SITE, queue, ONE, wanted, start);
+    let of_a = take(A, 100);
+    assert!((5..=6).contains(&of_a.granted), "{of_a:?}");
+    let none = take(A, 100);
+    assert!(none.granted == 0 && none.for_all && none.next.unwrap() > start);
+    let of_b = take(B, 100);
+    let all = of_a.granted + of_b.granted;
+    assert!((20..=21).contains(&all), "{of_b:?}");
+    let none = take(B, 1);
+    assert!(
+        none.granted == 0 && none.for_all,
+        "the only source: {none:?}"
+    );
+    let answer = table.take_session(SITE, B, Phase::Further, start);
+    assert!(
+        matches!(answer, Grant::NoneBefore(at) if at > start),
+        "{answer:?}"
+    );
+    table.give_back_messages(SITE, B, ONE, of_b.granted, start);
+    let again = table.take_messages(SITE, B, ONE, 100, start);
+    assert_eq!(again.granted, of_b.granted, "given back is as never taken");
+}
+
+#[test]
+fn connections_have_a_pace_of_their_own() {
+    let mut terms = SiteTerms::default();
+    terms.bounds.start = 9;
+    terms.connect_rate = rate("60/min");
+    let mut table = PermitTable::with_terms(100, terms, 1);
+    let start = Instant::now();
+    let taken = (0..9).filter(|_| table.take(SITE, A)).count();
+    assert!((1..=2).contains(&taken), "{taken}");
+    let Grant::NotBefore(at) = table.take_session(SITE, B, Phase::First, Instant::now()) else {
+        panic!("one a second");
+    };
+    assert!(at <= start + Duration::from_millis(2100));
+    let answer = table.take_session(SITE, B, Phase::First, at);
+    assert_eq!(answer, Grant::Granted(ONE));
+    assert!(
+        table.sites[&SITE].stock.line.is_empty(),
+        "time tells, not a notice"
+    );
+}
+
+#[test]
+fn a_queue_with_more_pending_mail_has_the_larger_share_of_the_workers() {
+    let mut table = PermitTable::new(8, 20);
+    table.set_queue_weight(A, 3);
+    assert_eq!((0..8).filter(|_| table.take_worker(A)).count(), 8);
+    assert!(!table.take_worker(B));
+    for _ in 0..2 {
+        assert_eq!(table.worker_wanted(A), Wanted::Yes);
+        table.return_worker(A);
+        assert!(table.take_worker(B));
+        table.take_worker(B);
+    }
+    assert_eq!(table.worker_wanted(A), Wanted::IfIdle, "six are its share");
 }
 
 /// Whatever happens, nobody who could have a permit stands in line without having been told.

@@ -219,7 +219,12 @@ impl<P: Clone> Dispatcher<P> {
     }
 
     /// These destinations are handled by `queue` from now on: it gets all their mail, and what is known of them.
-    fn move_destinations(&mut self, its: &[u32], queue: QueueId, t: &mut Turn<'_, P>) {
+    pub(in crate::queue) fn move_destinations(
+        &mut self,
+        its: &[u32],
+        queue: QueueId,
+        t: &mut Turn<'_, P>,
+    ) {
         let set: HashSet<u32> = its.iter().copied().collect();
         let mut delayed: HashMap<u32, Vec<(Envelope, Instant)>> = HashMap::new();
         for (d, envelope, due) in self.delayed.take_with_due(|d| set.contains(&d)) {

@@ -31,7 +31,7 @@ impl<P: Clone> Dispatcher<P> {
         self.is_promoted() && !is_own
     }
 
-    fn begin(&mut self, site: SiteId) {
+    pub(in crate::queue) fn begin(&mut self, site: SiteId) {
         self.promotions.site = Some(site);
         self.promotions.leaving = false;
         self.promotions.drained_since = None;
@@ -39,7 +39,7 @@ impl<P: Clone> Dispatcher<P> {
 
     /// A destination that proves not to be of this queue's site goes back to the general queue, with all its mail but what
     /// is deferred, which follows when it is due.
-    pub(in crate::queue) fn give_back(
+    pub(in crate::queue) fn return_destination(
         &mut self,
         d: u32,
         route: Option<Route<P>>,
