@@ -6,15 +6,17 @@
 //! |---|---|---|
 //! | face | `cli`, `report`, `progress`, `sink` | sockets and locks in `cli` |
 //! | engine | `engine` | printing, argument parsing |
-//! | world | `net`, `dns`, `batch`, `ledger`, `job` | policy, printing |
+//! | world | `net`, `dns`, `batch`, `control`, `ledger`, `job`, `hosts` | policy, printing |
 //! | decisions | `route`, `queue`, `retry` | I/O, threads, a clock |
 //! | formats | `mbox`, `smtp` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
 pub mod batch;
 pub mod cli;
+pub mod control;
 pub mod dns;
 pub mod engine;
+pub mod hosts;
 pub mod job;
 pub mod ledger;
 pub mod mail;

@@ -6,10 +6,13 @@
 //! queue's. One pattern in two queues is an error, since a specific queue handles only its own domains.
 //!
 //! [`Interner`] numbers the domains of a batch, [`clones`] groups the recipients of a message by destination: one clone
-//! per destination, each a run of envelopes that refer to the one message.
+//! per destination, each a run of envelopes that refer to the one message. Which MX hosts belong to which large provider is
+//! known by [`providers`].
 //!
 //! INVARIANTS: a domain has one number, and one queue by name; a look-up costs one hash per label, whatever the number of
 //! patterns. No I/O: the configuration is read elsewhere.
+
+pub mod providers;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -132,6 +135,11 @@ impl RouteTable {
         self.domains.find(domain).unwrap_or(QueueId::GENERAL)
     }
 
+    /// The pattern by which a specific queue names a domain, and true if it is a suffix.
+    pub fn pattern_of(&self, domain: &str) -> Option<(String, bool)> {
+        self.domains.pattern_of(domain)
+    }
+
     /// The specific queue that handles destinations served by these MX hosts, best preference first: the first host that a
     /// pattern matches decides.
     pub fn queue_of_hosts<'a>(&self, hosts: impl IntoIterator<Item = &'a str>) -> Option<QueueId> {
@@ -175,6 +183,17 @@ impl Patterns {
 
     fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.suffixes.is_empty()
+    }
+
+    /// The pattern that decides about a name, and true if it is a suffix.
+    fn pattern_of(&self, name: &str) -> Option<(String, bool)> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if self.exact.contains_key(&name) {
+            return Some((name, false));
+        }
+        let parents = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
+        let mut known = parents.filter(|parent| self.suffixes.contains_key(*parent));
+        known.next().map(|suffix| (format!(".{suffix}"), true))
     }
 
     fn find(&self, name: &str) -> Option<QueueId> {
@@ -318,6 +337,12 @@ mod tests {
         ] {
             assert_eq!(table.queue_of(domain), QueueId(queue), "{domain}");
         }
+        let pattern = |domain| table.pattern_of(domain);
+        assert_eq!(pattern("BIG.test."), Some(("big.test".into(), false)));
+        assert_eq!(pattern("a.b.big.test"), Some((".big.test".into(), true)));
+        let deep = Some((".deep.vip.big.test".into(), true));
+        assert_eq!(pattern("x.deep.vip.big.test"), deep);
+        assert_eq!(pattern("notbig.test"), None);
         assert_eq!(table.name(QueueId(0)), "general");
         assert_eq!(table.name(QueueId(2)), "vip");
         assert_eq!(table.queues(), 4);

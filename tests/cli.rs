@@ -226,6 +226,42 @@ fn every_message_of_a_bad_batch_is_in_the_report() {
 }
 
 #[test]
+fn a_rehearsal_with_receivers_that_enforce_limits_meets_them() {
+    let batch: String = (0..6)
+        .map(|n| {
+            format!("From x@y Thu Jan  1 00:00:00 2026\nFrom: a@s.example\nTo: r{n}@r.example\n\nfine\n\n")
+        })
+        .collect();
+    let output = run_with_input(
+        &[
+            "rehearse",
+            "--report",
+            "-",
+            "--refuse-sessions",
+            "1",
+            "--refuse-messages",
+            "2",
+            "--greylist",
+            "1ms",
+            "--retry-min",
+            "2ms",
+        ],
+        batch.as_bytes(),
+    );
+    let report = stdout(&output);
+    let rows: Vec<csv::StringRecord> = csv::Reader::from_reader(report.as_bytes())
+        .records()
+        .map(|row| row.unwrap())
+        .collect();
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert_eq!(rows.len(), 6, "{report}");
+    for row in rows {
+        let attempts: u32 = row[11].parse().unwrap();
+        assert!(&row[2] == "delivered" && attempts >= 2, "{row:?}");
+    }
+}
+
+#[test]
 fn strict_refuses_the_whole_batch_before_anything_is_sent() {
     let output = run_with_input(
         &["rehearse", "--strict"],

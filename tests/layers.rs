@@ -12,7 +12,10 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("words", &["mail"]),
     ("formats", &["mbox", "smtp"]),
     ("decisions", &["route", "queue", "retry"]),
-    ("world", &["net", "dns", "batch", "ledger", "job"]),
+    (
+        "world",
+        &["net", "dns", "batch", "control", "ledger", "job", "hosts"],
+    ),
     ("engine", &["engine"]),
     ("face", &["cli", "report", "progress", "sink"]),
 ];

@@ -47,14 +47,15 @@ def mail_of(batch):
 class Postfix:
     """One instance below `place`, which Postfix's own users must be able to enter."""
 
-    def __init__(self, place, relay, routes, concurrency, sessions):
-        """Mail goes by `routes` (domain to [address]:port), else to `relay`; at most `concurrency` sessions to each, `sessions` in all."""
+    def __init__(self, place, relay, routes, concurrency, sessions, feedback=0):
+        """Mail goes by `routes` (domain to [address]:port), else to `relay`; at most `concurrency` sessions to each, `sessions` in all. `feedback`: what a failed
+        session takes off the concurrency (1 is what Postfix ships)."""
         module = load_servers()
         self.servers = module.Servers(place)
         self.servers.dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.servers.pids.touch()
         self.port = module.free_port()
-        self.words = {"PORT": self.port, "QMGR": "#", "RELAY": relay, "CONCURRENCY": concurrency, "SESSIONS": sessions}
+        self.words = {"PORT": self.port, "QMGR": "#", "RELAY": relay, "CONCURRENCY": concurrency, "SESSIONS": sessions, "FEEDBACK": feedback}
         tables = {
             # It would add a field of its own, and the receiver would count other octets than from the rest.
             "header_checks": "/^Received:/ IGNORE\n",
@@ -86,13 +87,28 @@ class Postfix:
             for recipient, content in mail:
                 client.sendmail("news@sender.test", [recipient], content)
 
+    def fill_and_deliver(self, batch, counts):
+        """Seconds from switching the queue manager on until the last recipient that `counts` is delivered."""
+        wanted = sum(counts(recipient) for recipient, _ in mail_of(batch))
+        self.fill(batch)
+        began = self.switch_on()
+        while time.monotonic() < began + PATIENCE_SECS:
+            sent = re.findall(r"to=<([^>]+)>.* status=sent", (self.base / "mail.log").read_text(errors="replace"))
+            if sum(map(counts, sent)) == wanted:
+                return time.monotonic() - began
+            time.sleep(0.05)
+        raise RuntimeError("Postfix did not deliver the mail in time")
+
+    def switch_on(self):
+        os.sync()  # what filling left to be written is not delivery's to wait for
+        (self.base / "etc/master.cf").write_text(self.servers.configured("postfix-sender-master.cf", {**self.words, "QMGR": ""}))
+        os.kill(self.master(), signal.SIGHUP)
+        return time.monotonic()
+
     def deliver(self):
         """Switches the queue manager on; returns once the queue is empty, with the processor time of all of Postfix until then."""
-        os.sync()  # what filling left to be written is not delivery's to wait for
         before = self.cpu_seconds()
-        (self.base / "etc/master.cf").write_text(self.servers.configured("postfix-sender-master.cf", {**self.words, "QMGR": ""}))
-        began = time.monotonic()
-        os.kill(self.master(), signal.SIGHUP)
+        began = self.switch_on()
         while self.count(WAITING):
             if self.count(FAILED) or time.monotonic() > began + PATIENCE_SECS:
                 break

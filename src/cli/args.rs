@@ -7,13 +7,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::stop_on::StopRule;
 use crate::job::path_text;
 
 mod choice;
+mod ctl;
 mod jobs;
 mod time;
 
 pub use choice::{DsnNotify, DsnRet, Flavour, InDoubtMode, TlsMode};
+pub use ctl::{CtlArgs, CtlOrder, CtlShow};
 pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
@@ -49,6 +52,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Show how far a job has come and what to do next; without a name, the latest
     Status(StatusArgs),
+    /// Control a job that runs: show, set limits, pause, resume, drop, fail, stop
+    Ctl(CtlArgs),
     /// Write what became of each recipient of a job
     Report(ReportArgs),
     /// Decide about mail in doubt: it was delivered, or is to be sent again
@@ -59,6 +64,10 @@ pub enum Command {
     Cancel(CancelArgs),
     /// Forget jobs that were finished or cancelled long ago
     Purge(PurgeArgs),
+    /// Show how mail for a domain would be sent: queue, servers, policy, limits, and how much an hour; nothing is sent
+    Explain(ExplainArgs),
+    /// Show or forget what is remembered of receivers from run to run
+    Hosts(HostsArgs),
     /// Run the test receiver by itself: an SMTP server, and a DNS server that leads to it
     Sink(SinkArgs),
     /// Show every configuration key with its value in force
@@ -202,6 +211,10 @@ pub struct DeliveryArgs {
     /// Begin nothing new after this time of day, HH:MM; what is pending then is left (exit status 75)
     #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
     pub finish_by: Option<TimeOfDay>,
+    /// Stop in order once this happens, e.g. 'refused>5%', 'deferred>50% of 500', 'refused>100' (repeatable); a share is
+    /// judged from 100 results on, or as many as 'of' says
+    #[arg(long, value_name = "RULE", value_parser = stop_rule)]
+    pub stop_on: Vec<String>,
     /// What becomes of mail whose final dot was sent and never answered [default: resend]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub in_doubt: Option<InDoubtMode>,
@@ -211,11 +224,19 @@ pub struct DeliveryArgs {
     /// Record each message on disk before its final dot leaves: survives a loss of power, costs speed
     #[arg(long)]
     pub sync: bool,
+    /// Neither use what earlier runs have learned of receivers, nor keep what this one learns
+    #[arg(long)]
+    pub no_memory: bool,
     /// A journal of this length is folded: no flag or key leads here, but a job's card does, in tests of what a crash
     /// leaves of a fold.
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_bytes: Option<u64>,
+}
+
+/// A rule of `--stop-on`, kept as it was typed.
+fn stop_rule(text: &str) -> Result<String, String> {
+    text.parse::<StopRule>().map(|_| text.to_owned())
 }
 
 /// What is shown of a run.
@@ -299,6 +320,23 @@ pub struct RehearseArgs {
     /// Misbehaviour of the embedded receivers, as for `mailer sink` (repeatable)
     #[arg(long, value_name = "RULE")]
     pub rule: Vec<String>,
+    /// What the embedded receivers enforce.
+    #[command(flatten, next_help_heading = "Receivers")]
+    pub limits: ReceiverArgs,
+}
+
+/// What a receiver enforces: the client learns of it by replies.
+#[derive(Args, Debug)]
+pub struct ReceiverArgs {
+    /// Greet more than N sessions at once at one address with 421
+    #[arg(long, value_name = "N")]
+    pub refuse_sessions: Option<u64>,
+    /// Answer with 421 after N messages in one session
+    #[arg(long, value_name = "N")]
+    pub refuse_messages: Option<u64>,
+    /// Put off each recipient with 451 until TIME after the first attempt
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub greylist: Option<Duration>,
 }
 
 /// `mailer inspect`.
@@ -327,7 +365,10 @@ pub struct SinkArgs {
     /// Misbehaviour, e.g. 'domain=slow.test stage=rcpt delay=5s' (repeatable)
     #[arg(long, value_name = "RULE")]
     pub rule: Vec<String>,
-    /// Delay each reply
+    /// What it enforces.
+    #[command(flatten)]
+    pub limits: ReceiverArgs,
+    /// Delay each flight of replies: a simulated round trip
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub latency: Option<Duration>,
     /// Offer STARTTLS with a certificate made on the spot for these names [default: sink.test]
@@ -355,6 +396,40 @@ pub struct SinkArgs {
     /// Write the statistics as JSON to FILE at the end ('-' is standard output)
     #[arg(long, value_name = "FILE")]
     pub stats: Option<PathBuf>,
+}
+
+/// `mailer explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// Domains, or addresses of recipients
+    #[arg(value_name = "DOMAIN", required = true)]
+    pub domain: Vec<String>,
+    /// One JSON object a domain
+    #[arg(long)]
+    pub json: bool,
+    /// How long a message takes [default: 200ms, or the round trip that is remembered if that is longer]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub message_time: Option<Duration>,
+    /// The same flags as for `send`: what they change shows in the result
+    #[command(flatten, next_help_heading = "Delivery")]
+    pub delivery: DeliveryArgs,
+}
+
+/// `mailer hosts`.
+#[derive(Args, Debug)]
+pub struct HostsArgs {
+    /// Only these: a provider, an MX host, a domain whose hosts have that name, or an address [default: all]
+    #[arg(value_name = "NAME")]
+    pub name: Vec<String>,
+    /// One JSON object a row
+    #[arg(long)]
+    pub json: bool,
+    /// Forget what is remembered of NAME (repeatable); 'all' is everything
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "json"])]
+    pub forget: Vec<String>,
+    /// Where the memory is.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// `mailer config`.

@@ -8,6 +8,7 @@ use super::exit::{Exit, Failure};
 use super::say;
 use super::watch::Stopped;
 use crate::engine::run::RunEnd;
+use crate::engine::shared::EarlyEnd;
 use crate::ledger::Ledger;
 use crate::mail::Status;
 
@@ -50,7 +51,13 @@ pub fn conclude(
     if pending == 0 && failures == 0 && !cut_short {
         return Ok(Exit::Done);
     }
+    let early = match &end.early_end {
+        Some(EarlyEnd::Order) => "stopped by `mailer ctl stop`: ".to_owned(),
+        Some(EarlyEnd::Rule(said)) => format!("stopped by --stop-on {said}; "),
+        None => String::new(),
+    };
     let why = match stopped {
+        _ if end.early_end.is_some() => early.as_str(),
         Some(Stopped::Signal) => "stopped by a signal: ",
         Some(Stopped::Time) => "the time of --run-for is over: ",
         _ => "",

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,13 +15,16 @@ use serde::{Deserialize, Deserializer};
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
 use crate::engine::settings::{DomainSettings, Promote, QueueSettings, Settings};
+use crate::engine::stop_on::StopRule;
 use crate::ledger::record::are_kept;
 
 mod pace;
+mod providers;
 mod relay;
 mod show;
 
 use pace::{RateKey, apply_pace_keys, check_pace, rate, rate_flag};
+use providers::providers;
 use relay::{credentials, dsn, identity, relays};
 use show::show;
 pub use show::to_toml;
@@ -61,9 +65,12 @@ struct File {
     promote_share: Option<f64>,
     promote_min: Option<usize>,
     promote_queues_max: Option<u16>,
+    stop_on: Option<Vec<String>>,
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
+    providers: Option<PathBuf>,
+    memory: Option<bool>,
     sync: Option<bool>,
     guard: Option<Time>,
     timeouts: Option<TimeoutKeys>,
@@ -187,15 +194,18 @@ fn read(path: &Path) -> Result<File> {
     parse(&text, &path.display().to_string())
 }
 
+/// Line and column of a byte, both with a colon behind them.
+fn place_in(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+    format!("{line}:{column}:")
+}
+
 fn parse(text: &str, name: &str) -> Result<File> {
     toml::from_str(text).map_err(|error| {
-        let before = &text[..error.span().map_or(0, |span| span.start)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-        let failure = Failure::new(
-            Exit::Config,
-            format!("{name}:{line}:{column}: {}", error.message()),
-        );
+        let place = place_in(text, error.span().map_or(0, |span| span.start));
+        let failure = Failure::new(Exit::Config, format!("{name}:{place} {}", error.message()));
         match nearest_key(error.message()) {
             Some(key) => failure.hint(format!(
                 "did you mean `{key}`? `mailer config` lists all keys"
@@ -233,6 +243,11 @@ fn set_time(place: &mut Duration, value: Option<Time>) {
 fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     apply_relay_keys(settings, &mut file)?;
     apply_pace_keys(settings, &file);
+    if let Some(path) = file.providers.take() {
+        settings.providers = Arc::new(providers(&path)?);
+        settings.providers_file = Some(path);
+    }
+    set(&mut settings.memory, file.memory);
     settings.hello = file.hello;
     set(&mut settings.bind, file.bind);
     set(&mut settings.data_rate_min, file.min_data_rate);
@@ -251,6 +266,7 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set(&mut promote.share, file.promote_share);
     set(&mut promote.min, file.promote_min);
     set(&mut promote.queues_max, file.promote_queues_max);
+    settings.stop_on = stop_rules(&file.stop_on.take().unwrap_or_default())?;
     set_time(&mut settings.dns_timeout, file.dns_timeout);
     set_time(&mut settings.idle, file.idle);
     set_time(&mut settings.session_age_max, file.session_age);
@@ -348,6 +364,14 @@ fn apply_relay_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()
     Ok(())
 }
 
+fn stop_rules(texts: &[String]) -> Result<Vec<StopRule>> {
+    let rule = |text: &String| {
+        let rule = text.parse::<StopRule>();
+        rule.map_err(|error| Failure::new(Exit::Config, format!("stop_on: {error}")).into())
+    };
+    texts.iter().map(rule).collect()
+}
+
 fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
     QueueSettings {
         name,
@@ -376,6 +400,9 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     set(&mut settings.port, flags.port);
     set(&mut settings.state, flags.state.clone());
     set(&mut settings.workers_max, flags.max_workers);
+    if !flags.stop_on.is_empty() {
+        settings.stop_on = stop_rules(&flags.stop_on)?;
+    }
     rate_flag(&mut settings.rate, flags.rate.as_deref())?;
     set(&mut settings.dns_timeout, flags.dns_timeout);
     set(&mut settings.retry.min, flags.retry_min);
@@ -395,6 +422,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
         flags.in_doubt.map(InDoubtMode::policy),
     );
     settings.sync |= flags.sync;
+    settings.memory &= !flags.no_memory;
     if let Some(limit) = flags.timeout {
         settings.timeouts.cap(limit);
     }

@@ -19,6 +19,7 @@ use super::watch::{Told, watch};
 use crate::batch::BatchStore;
 use crate::engine::run::{self, RunEnd, StartError, Work};
 use crate::engine::settings::Settings;
+use crate::hosts::HostStore;
 use crate::job::{self, Job, JobState};
 use crate::ledger::{Ledger, Options};
 use crate::mail::{MessageNo, RecipientNo, Status};
@@ -66,6 +67,7 @@ pub fn deliver(
     }
     let ledger = open_ledger(&job, &store, &settings)?;
     check_numbers(&job, &batch, &ledger)?;
+    let memory = open_memory(&settings);
     let began = Instant::now();
     let stop_after = settings.stop_after;
     let work = Work {
@@ -73,8 +75,16 @@ pub fn deliver(
         store: batch.store,
         ledger,
         is_live: batch.is_live,
+        memory,
+        job_dir: Some(job.dir().to_owned()),
     };
     let running = run::start(work, settings).map_err(start_failure)?;
+    if let Some(error) = running.control_failure().filter(|_| !show.quiet) {
+        say::complain(format!(
+            "job {} cannot be controlled while it runs: {error}",
+            job.id()
+        ));
+    }
     if let Err(error) = job.sync() {
         say::complain(error);
         running.stop();
@@ -97,6 +107,11 @@ pub fn deliver(
         )
     });
     keep_unsettled(&end, &store, &job);
+    if let Some(error) = &end.memory_trouble {
+        say::complain(format!(
+            "{error}: what was learned of receivers is not kept"
+        ));
+    }
     let facts = Facts::of(&end, &store);
     let concluded = conclude(end, job.id(), show, stopped, trouble);
     let exit = match &concluded {
@@ -107,6 +122,18 @@ pub fn deliver(
     };
     note(&mut job, &facts, exit);
     Ok((concluded?, summary))
+}
+
+/// The memory of hosts, if it is wanted. Whatever is wrong with it is said, and no reason not to send.
+fn open_memory(settings: &Settings) -> Option<HostStore> {
+    if !settings.memory {
+        return None;
+    }
+    let opened = HostStore::open(&settings.state);
+    if let Some(warning) = opened.warning {
+        say::complain(warning);
+    }
+    opened.store
 }
 
 /// How old the mail of a job is that came all at once. A clock that was set back makes it no older than it is.
@@ -244,7 +271,8 @@ fn note(job: &mut Job, facts: &Facts, exit: Exit) {
     }
 }
 
-fn start_failure(error: StartError) -> anyhow::Error {
+/// Why nothing can be started, as the program says it.
+pub fn start_failure(error: StartError) -> anyhow::Error {
     match error {
         StartError::Resolver(text) => Failure::new(Exit::Network, format!("no resolver: {text}"))
             .hint("name a server with --dns ADDR:PORT"),

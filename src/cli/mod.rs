@@ -5,11 +5,14 @@ pub mod batch;
 mod cancel;
 mod conclude;
 pub mod config;
+mod ctl;
 mod deliver;
 pub mod exit;
+mod explain;
 mod feed;
 mod find;
 pub mod flags;
+mod hosts;
 mod inspect;
 mod job;
 mod jobs;
@@ -74,11 +77,14 @@ fn run(command: Command) -> Result<Exit> {
         Command::Resume(args) => resume::run(&args),
         Command::Jobs(args) => jobs::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Settle(args) => settle::run(&args),
         Command::Retry(args) => retry::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Hosts(args) => hosts::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Config(args) => {
             say::to_stdout(&config::to_toml(&config::settings(&args.delivery)?))?;

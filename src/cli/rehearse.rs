@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::args::{JobArgs, RehearseArgs, ShowArgs};
+use super::args::{JobArgs, ReceiverArgs, RehearseArgs, ShowArgs};
 use super::exit::{Exit, Failure};
 use super::{config, say, send};
 use crate::engine::settings::Settings;
@@ -32,12 +32,13 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
         )
     })?;
     let rules = rules(&args.rule)?;
-    let config = SinkConfig {
+    let mut config = SinkConfig {
         rules,
         find_duplicates: true,
         tls: tls(&mut settings)?,
         ..SinkConfig::default()
     };
+    enforce(&args.limits, &mut config);
     let sink = Sink::start(config).map_err(|error| Failure::new(Exit::Software, error))?;
     if !sink.covers_loopback() {
         return Err(Failure::new(
@@ -59,6 +60,7 @@ pub fn run(args: &RehearseArgs) -> Result<Exit> {
     settings.relays.clear();
     settings.fallback.clear();
     settings.bind.clear();
+    settings.memory = false;
     settings.state = scratch.path().to_path_buf();
     let show = ShowArgs {
         is_rehearsal: true,
@@ -114,6 +116,13 @@ fn tls(settings: &mut Settings) -> Result<Option<SinkTls>> {
         )
         .into()
     })
+}
+
+/// Sets the limits that a receiver is to enforce.
+pub fn enforce(limits: &ReceiverArgs, config: &mut SinkConfig) {
+    config.connections_per_address_max = limits.refuse_sessions;
+    config.messages_per_connection_max = limits.refuse_messages;
+    config.greylist = limits.greylist;
 }
 
 /// Reads `--rule` arguments.

@@ -70,6 +70,7 @@ fn config(args: &SinkArgs) -> Result<SinkConfig> {
         rules: rehearse::rules(&args.rule)?,
         ..SinkConfig::default()
     };
+    rehearse::enforce(&args.limits, &mut config);
     config.latency = args.latency.unwrap_or_default();
     config.find_duplicates = args.find_duplicates;
     config.server.refuse_bare_newlines = args.strict;

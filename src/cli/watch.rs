@@ -27,6 +27,8 @@ pub enum Stopped {
     Signal,
     /// `--run-for`.
     Time,
+    /// `mailer ctl stop` or `--stop-on`.
+    Early,
     /// No server anywhere answers.
     Blocked,
     /// The engine itself: no name server, no room for the ledger, credentials that are not accepted.
@@ -62,6 +64,7 @@ pub fn watch(
                 () if stop_after.is_some_and(|after| now >= began + after) => {
                     Some((Stopped::Time, now))
                 }
+                () if running.early_end().is_some() => Some((Stopped::Early, now)),
                 () if running.is_stopping() || running.trouble().is_some() => {
                     Some((Stopped::Engine, now))
                 }
@@ -70,7 +73,7 @@ pub fn watch(
             };
             if let Some((why, _)) = stopped {
                 running.stop();
-                if why == Stopped::Signal
+                if matches!(why, Stopped::Signal | Stopped::Early)
                     && let Some(progress) = &progress
                 {
                     progress.note(

@@ -8,7 +8,7 @@
 //! If a thread of the run has panicked, nobody may be left who could settle some recipients: then it ends when the batch
 //! has been read and the last worker is gone.
 //!
-//! A record that cannot be written is fatal: `on_failure` is called at once, so that no new transaction is begun, and
+//! A record that cannot be written is fatal: `stop` is called at once, so that no new transaction is begun, and
 //! what is still under way is waited for. Its verdicts are in memory and in the report; a later run takes for in doubt
 //! what the journal says was begun.
 
@@ -20,10 +20,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::guard::Watch;
-use super::shared::Shared;
+use super::shared::{EarlyEnd, Shared};
 use super::status::Gauges;
+use super::stop_on::Breaker;
 use crate::batch::BatchStore;
 use crate::ledger::{Journal, Ledger, LedgerError, People};
+use crate::mail::verdict::printable;
 use crate::mail::{MessageNo, QueueId, RecipientNo, Status};
 
 /// How often what was recorded is made to survive a loss of power.
@@ -45,6 +47,8 @@ pub enum Entry {
         queue: QueueId,
         /// Who, and what became of it.
         attempts: Vec<(RecipientNo, Status)>,
+        /// It was settled by the operator, not by a server.
+        is_ordered: bool,
     },
     /// These recipients are not tried again in this run.
     Left {
@@ -104,19 +108,20 @@ impl People for BatchStore {
 
 /// Keeps the ledger until the run is over.
 ///
-/// `on_failure` is called once, when something could not be recorded.
+/// `stop` is called when the run has to stop: something could not be recorded, or a rule of `--stop-on` has come true.
 pub fn keep(
     ledger: Ledger,
     entries: &Receiver<Entry>,
     shared: &Shared,
     watch: &Watch,
-    on_failure: impl Fn(),
+    stop: impl Fn(),
 ) -> (Ledger, Option<LedgerError>) {
     let mut keeper = Keeper {
         ledger,
         shared,
         watch,
-        on_failure,
+        stop,
+        breaker: Breaker::new(shared.settings.stop_on.clone()),
         failure: None,
         synced_at: Instant::now(),
         is_dirty: false,
@@ -147,7 +152,8 @@ struct Keeper<'a, F> {
     ledger: Ledger,
     shared: &'a Shared,
     watch: &'a Watch,
-    on_failure: F,
+    stop: F,
+    breaker: Breaker,
     failure: Option<LedgerError>,
     synced_at: Instant,
     /// Something was heard since.
@@ -184,10 +190,41 @@ impl<F: Fn()> Keeper<'_, F> {
             enter(ledger, &entry, &shared.gauges)
         });
         match entered {
-            Some(outcome) => self.note_failure(outcome),
+            Some(outcome) => {
+                self.note_failure(outcome);
+                self.judge(&entry);
+            }
             None => doubt(&mut self.ledger, &entry),
         }
         self.shared.gauges.show_counts(&self.ledger.counts());
+    }
+
+    /// Applies the rules of `--stop-on` to what servers and the DNS have said.
+    fn judge(&mut self, entry: &Entry) {
+        let Entry::Noted {
+            attempts,
+            is_ordered: false,
+            ..
+        } = entry
+        else {
+            return;
+        };
+        if self.breaker.is_idle() {
+            return;
+        }
+        let store = &self.shared.store;
+        for (recipient, status) in attempts {
+            self.breaker.note(*status, || {
+                let address = store.recipient_text(*recipient);
+                let (_, domain) = address.rsplit_once('@')?;
+                Some(printable(&domain.to_lowercase(), 255))
+            });
+        }
+        if let Some(said) = self.breaker.judge() {
+            // In this order: who sees the run stop must find out why.
+            self.shared.end_early(EarlyEnd::Rule(said));
+            (self.stop)();
+        }
     }
 
     fn note_failure(&mut self, outcome: Result<(), LedgerError>) {
@@ -195,7 +232,7 @@ impl<F: Fn()> Keeper<'_, F> {
             && self.failure.is_none()
         {
             self.failure = Some(error);
-            (self.on_failure)();
+            (self.stop)();
         }
     }
 }
@@ -224,6 +261,7 @@ pub(super) fn enter(
         Entry::Noted {
             queue: QueueId(queue),
             attempts,
+            ..
         } => {
             let gauge = gauges.queues.get(usize::from(*queue));
             for (recipient, status) in attempts {

@@ -56,10 +56,13 @@ pub struct SessionEnd {
 #[derive(Debug)]
 struct OpenRun {
     destination: DestinationId,
+    serial: u64,
     /// Not begun yet, in order.
     waiting: VecDeque<Envelope>,
     /// In a transaction.
     under_way: Vec<Envelope>,
+    /// Not to be begun, in order.
+    kept_back: Vec<Envelope>,
     deferred: Vec<(Envelope, Deferral, Status)>,
     settled: u32,
     /// Messages that were accepted for somebody, and those that were tried; the latest of each.
@@ -88,6 +91,13 @@ impl Count {
 }
 
 impl OpenRun {
+    /// What was not begun, in order: what was put back last comes first.
+    fn untried(&mut self) -> Vec<Envelope> {
+        let mut untried = Vec::from(std::mem::take(&mut self.waiting));
+        untried.append(&mut self.kept_back);
+        untried
+    }
+
     fn is_clear(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }
@@ -108,12 +118,14 @@ impl Desk {
     }
 
     /// Puts a run on the desk, behind the one that is there.
-    pub fn take_run(&mut self, destination: DestinationId, envelopes: Vec<Envelope>) {
+    pub fn take_run(&mut self, destination: DestinationId, serial: u64, envelopes: Vec<Envelope>) {
         debug_assert!(self.runs.len() < RUNS_MAX, "a run too many on the desk");
         self.runs.push_back(OpenRun {
             destination,
+            serial,
             waiting: envelopes.into(),
             under_way: Vec::new(),
+            kept_back: Vec::new(),
             deferred: Vec::new(),
             settled: 0,
             accepted: Count::default(),
@@ -151,6 +163,14 @@ impl Desk {
         true
     }
 
+    /// What is not begun of runs with numbers up to `serial` is not to be begun any more: it is returned with its run.
+    pub fn give_back(&mut self, serial: u64) {
+        let marked = |run: &&mut OpenRun| run.serial <= serial && !run.waiting.is_empty();
+        for run in self.runs.iter_mut().filter(marked) {
+            run.kept_back.extend(run.waiting.drain(..));
+        }
+    }
+
     /// True if no envelope is left to begin with.
     pub fn is_empty(&self) -> bool {
         self.runs.iter().all(|run| run.waiting.is_empty())
@@ -184,7 +204,7 @@ impl Desk {
             run.settled += 1;
             return;
         }
-        if matches!(verdict.scope, Scope::Host | Scope::Local) && run.host_failed.is_none() {
+        if is_host_failure(verdict) && run.host_failed.is_none() {
             run.host_failed = Some(Arc::new(verdict.clone()));
         }
         envelope.tried_by(worker);
@@ -254,7 +274,7 @@ impl Desk {
 
     /// Reports the first run, if there is one: what is left of it is returned untried.
     pub fn finish_first(&mut self, session: Option<SiteId>) -> bool {
-        let Some(run) = self.runs.pop_front() else {
+        let Some(mut run) = self.runs.pop_front() else {
             return false;
         };
         // What was begun ahead of the end of the run before took no time of its own until then.
@@ -266,6 +286,7 @@ impl Desk {
         self.freed = run.ended.max(self.freed);
         let session_end = std::mem::take(&mut self.session_end);
         let outcome = Outcome {
+            returned: run.untried(),
             accepted: run.accepted.messages,
             tried: run.tried.messages,
             spent,
@@ -277,7 +298,6 @@ impl Desk {
                 .map(|(envelope, deferral, _)| (envelope, deferral))
                 .collect(),
             settled: run.settled,
-            returned: run.waiting.into(),
             host_failed: run.host_failed,
             session,
             sender: run.sender,
@@ -324,15 +344,27 @@ impl Desk {
     }
 }
 
+/// True if no session with the site can be had now, or the one there was is lost. A host that turns connections away since we
+/// are too fast is left alone like one that is down: the rest of the run would be turned away as well.
+fn is_host_failure(verdict: &Verdict) -> bool {
+    match verdict.scope {
+        Scope::Host | Scope::Local => true,
+        Scope::Rate => verdict.stage < Stage::Mail,
+        _ => false,
+    }
+}
+
 impl Drop for Desk {
     fn drop(&mut self) {
         let mut returned = Vec::new();
-        for run in std::mem::take(&mut self.runs) {
+        for mut run in std::mem::take(&mut self.runs) {
             if std::thread::panicking() {
                 self.settle_after_panic(&run);
             }
-            if !run.waiting.is_empty() {
-                returned.push((run.destination, run.waiting.into()));
+            let destination = run.destination;
+            let untried = run.untried();
+            if !untried.is_empty() {
+                returned.push((destination, untried));
             }
         }
         let _ = self.inbox.send(Event::Gone {
@@ -372,7 +404,7 @@ mod tests {
     #[test]
     fn envelopes_of_one_message_travel_together_up_to_the_limit() {
         let (mut desk, _events, _entries) = desk();
-        desk.take_run(DestinationId(1), envelopes(&[1, 1, 1, 2]));
+        desk.take_run(DestinationId(1), 1, envelopes(&[1, 1, 1, 2]));
         let mut group = Vec::new();
         let mut sizes = Vec::new();
         while desk.take_group(2, &mut group) {
@@ -384,7 +416,7 @@ mod tests {
     #[test]
     fn an_outcome_accounts_for_every_envelope_of_the_run() {
         let (mut desk, events, _entries) = desk();
-        desk.take_run(DestinationId(1), envelopes(&[1, 2, 3, 4]));
+        desk.take_run(DestinationId(1), 1, envelopes(&[1, 2, 3, 4]));
         let mut group = Vec::new();
         desk.take_group(9, &mut group);
         desk.end(group[0], &verdict(Status::Delivered, Scope::Recipient));
@@ -410,15 +442,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_turned_away_for_the_rate_at_the_door_has_no_session_and_in_a_session_it_goes_on() {
+        for (stage, is_failure) in [(Stage::Greeting, true), (Stage::Mail, false)] {
+            let (mut desk, _events, _entries) = desk();
+            desk.take_run(DestinationId(1), 0, envelopes(&[1, 2]));
+            let mut group = Vec::new();
+            desk.take_group(9, &mut group);
+            let slow = Verdict::new(Status::Deferred, Scope::Rate, stage, 421, None, "x");
+            desk.end(group[0], &slow);
+            assert_eq!(desk.has_host_failed(), is_failure, "{stage:?}");
+        }
+    }
+
+    #[test]
     fn the_first_message_of_the_next_run_goes_out_before_the_last_of_this_one_is_answered() {
         let (mut desk, events, _entries) = desk();
-        desk.take_run(DestinationId(1), envelopes(&[1]));
+        desk.take_run(DestinationId(1), 1, envelopes(&[1]));
         let (mut last, mut first) = (Vec::new(), Vec::new());
         assert!(!desk.has_room());
         desk.take_group(9, &mut last);
         assert!(desk.has_room());
         let next = vec![Envelope::new(MessageNo(7), RecipientNo(70))];
-        desk.take_run(DestinationId(1), next);
+        desk.take_run(DestinationId(1), 1, next);
         desk.take_group(9, &mut first);
         assert!(!desk.has_room() && !desk.is_first_done());
         desk.end(first[0], &verdict(Status::Delivered, Scope::Recipient));
@@ -459,7 +504,7 @@ mod tests {
         teller.add(&doubted);
         drop(teller);
         scratch.entries.recv().unwrap();
-        desk.take_run(DestinationId(1), run);
+        desk.take_run(DestinationId(1), 1, run);
         let thread = std::thread::spawn(move || {
             let mut group = Vec::new();
             desk.take_group(9, &mut group);

@@ -2,15 +2,16 @@
 //!
 //! All addresses of one attempt are tried before the mail is deferred (RFC 5321 5.1): best preference first, ties at
 //! random, both address families. A host that answers and refuses (4xx or 5xx greeting) is passed over like one that
-//! does not answer.
+//! does not answer; one that is known to say with its words that we are too fast speaks for the site, and is the last one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
+use super::hosts::Opening;
 use super::resolve::Exchange;
 use super::session::{Manner, Peer, Session};
 use super::shared::Shared;
@@ -87,20 +88,30 @@ pub fn open(
     for place in places {
         match open_or_without_tls(wish, &place, shared, rng) {
             Ok(session) => return Ok(session),
-            Err(verdict) => {
-                let is_stopping = shared.is_stopping();
+            Err(mut verdict) => {
+                judge(&mut verdict, wish.exchange, shared);
+                // Whoever said "slow down" hears no more of this attempt, by whatever door.
+                let is_over = shared.is_stopping() || verdict.scope == Scope::Rate;
                 last = Some(Unreached {
                     verdict,
                     mx: place.host,
                     ip: Some(place.address),
                 });
-                if is_stopping {
+                if is_over {
                     break;
                 }
             }
         }
     }
     Err(last.unwrap_or_else(nowhere))
+}
+
+/// What is known of a provider's words goes before what a reply means in general.
+pub(super) fn judge(verdict: &mut Verdict, exchange: &Exchange, shared: &Shared) {
+    let providers = &shared.settings.providers;
+    if let Some(scope) = providers.judge(exchange.provider.as_deref(), verdict) {
+        verdict.scope = scope;
+    }
 }
 
 /// Puts a host first, if it is there; the others keep their order.
@@ -178,10 +189,11 @@ fn open_at(
 ) -> Result<Session, Verdict> {
     let relay = wish.exchange.relay(place);
     let socket = relay.and_then(|relay| relay.socket.as_deref());
-    let stream = match socket {
+    let (stream, rtt) = match socket {
         Some(path) => net::connect_unix(path, Instant::now() + shared.settings.timeouts.connect)
+            .map(|stream| (stream, None))
             .map_err(|error| unreachable_at(&path.display(), &error))?,
-        None => connect(wish, place, shared, rng)?,
+        None => connect(wish, place, shared, rng).map(|(stream, rtt)| (stream, Some(rtt)))?,
     };
     let peer = Peer {
         site: wish.site,
@@ -200,7 +212,16 @@ fn open_at(
     let session = Session::begin_opening(stream, peer, manner)?;
     // Before the greeting is waited for, so that the wait can be cut, too.
     shared.sockets.remember(wish.holder, session.handle());
-    session.open(&shared.tls)
+    let session = session.open(&shared.tls)?;
+    if let Some(ip) = session.ip {
+        let opening = Opening {
+            tls: Arc::clone(&session.tls),
+            capabilities: session.capabilities().to_string().into(),
+            rtt,
+        };
+        shared.hosts.opened(ip, opening);
+    }
+    Ok(session)
 }
 
 /// How the conversation with one host is to be held.
@@ -265,7 +286,7 @@ fn connect(
     place: &MxAddress,
     shared: &Shared,
     rng: &mut fastrand::Rng,
-) -> Result<Socket, Verdict> {
+) -> Result<(Socket, Duration), Verdict> {
     let settings = &shared.settings;
     let port = wish
         .exchange
@@ -291,7 +312,9 @@ fn connect(
         Err(_) => {}
     }
     let at = format!("{}[{}]:{}", place.host, place.address, peer.port());
-    connected.map_err(|error| unreachable_at(&at, &error))
+    connected
+        .map(|stream| (stream, began.elapsed()))
+        .map_err(|error| unreachable_at(&at, &error))
 }
 
 fn unreachable_at(place: &dyn std::fmt::Display, error: &io::Error) -> Verdict {

@@ -1,4 +1,4 @@
-//! What is known of hosts in this run: how far ahead of them it is safe to run, which do not answer, and which cannot
+//! What is known of hosts: how far ahead of them it is safe to run, which do not answer, and which cannot
 //! shake hands.
 //!
 //! **Running ahead.** A session starts at classic pipelining. Its first message that is taken proves that the host answers
@@ -21,10 +21,15 @@
 //! **Greylists.** What a host has put off at RCPT it will know when it is tried again; another host of the site may not, and the
 //! wait would begin anew. So a session for mail that was put off is opened with that host first, whatever its preference.
 //!
+//! **From run to run.** What an earlier run knew of an address is brought in by [`Hosts::recall`] before the first session with
+//! it, and [`Hosts::take_changed`] hands over what is to be kept (`memory` does both). What this run has met itself is never
+//! overwritten by what another one remembers.
+//!
 //! Touched a few times a session, and for each recipient that is put off; never for a message that is taken.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,24 +50,48 @@ pub struct Hosts {
 }
 
 /// What is known of one address.
-#[derive(Clone, Copy, Debug)]
-struct Host {
-    level: Pipelining,
-    failures: u32,
-    dead_until: Option<Instant>,
+#[derive(Clone, PartialEq, Debug)]
+pub struct Host {
+    /// How far it is safe to run ahead.
+    pub level: Pipelining,
+    /// BDAT went wrong.
+    pub no_chunking: bool,
+    /// When one of these two last became worse.
+    pub suspected: Option<Instant>,
+    /// Connections that failed in a row.
+    pub failures: u32,
+    /// It is left out until then.
+    pub dead_until: Option<Instant>,
     /// The first and the latest handshake that failed, none having worked in between.
-    handshakes_failed: Option<(Instant, Instant)>,
-    no_chunking: bool,
+    pub handshakes_failed: Option<(Instant, Instant)>,
+    /// What the last session that could be opened was like.
+    pub last: Option<Opening>,
+    /// Something is known that the memory has not been told.
+    pub(super) is_changed: bool,
+}
+
+/// What a session that was opened shows of its host.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Opening {
+    /// How it is protected; empty: it is not.
+    pub tls: Arc<str>,
+    /// What is offered, in words.
+    pub capabilities: Arc<str>,
+    /// How long the connection took to open.
+    pub rtt: Option<Duration>,
 }
 
 impl Default for Host {
     fn default() -> Host {
         Host {
             level: Pipelining::Cross,
+            no_chunking: false,
+            suspected: None,
             failures: 0,
             dead_until: None,
             handshakes_failed: None,
-            no_chunking: false,
+            last: None,
+            is_changed: false,
         }
     }
 }
@@ -70,16 +99,20 @@ impl Default for Host {
 impl Hosts {
     /// The furthest a session with this host may run ahead.
     pub fn level(&self, host: IpAddr) -> Pipelining {
-        self.of(host).level
+        self.look(host, |known| known.level)
     }
 
     /// A session that ran ahead this far ended suspiciously: one level less from now on.
-    pub fn suspect(&self, host: IpAddr, level: Pipelining) {
+    pub fn suspect(&self, host: IpAddr, level: Pipelining, now: Instant) {
         let less = match level {
             Pipelining::Cross => Pipelining::Classic,
             Pipelining::Classic | Pipelining::None => Pipelining::None,
         };
-        self.change(host, |known| known.level = known.level.min(less));
+        self.change(host, |known| {
+            if less < known.level {
+                (known.level, known.suspected) = (less, Some(now));
+            }
+        });
     }
 
     /// The address refused a connection or did not answer. `jitter` from 0 to 1 spreads the next attempts.
@@ -105,14 +138,17 @@ impl Hosts {
 
     /// The address took a connection.
     pub fn answered(&self, host: IpAddr) {
-        if self.lock().contains_key(&host) {
+        let fails = |known: &Host| known.failures > 0;
+        if self.look(host, fails) {
             self.change(host, |known| (known.failures, known.dead_until) = (0, None));
         }
     }
 
     /// True if the address is to be left out for now.
     pub fn is_dead(&self, host: IpAddr, now: Instant) -> bool {
-        self.of(host).dead_until.is_some_and(|until| now < until)
+        self.look(host, |known| {
+            known.dead_until.is_some_and(|until| now < until)
+        })
     }
 
     /// A TLS handshake failed or stalled.
@@ -125,14 +161,14 @@ impl Hosts {
 
     /// A TLS handshake worked: what failed before was not the host's way.
     pub fn handshake_worked(&self, host: IpAddr) {
-        if self.lock().contains_key(&host) {
+        if self.look(host, |known| known.handshakes_failed.is_some()) {
             self.change(host, |known| known.handshakes_failed = None);
         }
     }
 
     /// True if handshakes have failed for at least `patience`: where TLS is no must, the host is spoken to without.
     pub fn is_without_tls(&self, host: IpAddr, now: Instant, patience: Duration) -> bool {
-        let failed = self.of(host).handshakes_failed;
+        let failed = self.look(host, |known| known.handshakes_failed);
         failed.is_some_and(|(first, latest)| {
             latest.saturating_duration_since(first) >= patience
                 && now.saturating_duration_since(latest) < CLEAR_MAX
@@ -140,21 +176,71 @@ impl Hosts {
     }
 
     /// BDAT went wrong in a way that was not the mail's fault.
-    pub fn chunking_failed(&self, host: IpAddr) {
-        self.change(host, |known| known.no_chunking = true);
+    pub fn chunking_failed(&self, host: IpAddr, now: Instant) {
+        self.change(host, |known| {
+            if !std::mem::replace(&mut known.no_chunking, true) {
+                known.suspected = Some(now);
+            }
+        });
     }
 
     /// True if BDAT is worth a try.
     pub fn takes_chunks(&self, host: IpAddr) -> bool {
-        !self.of(host).no_chunking
+        !self.look(host, |known| known.no_chunking)
     }
 
-    fn of(&self, host: IpAddr) -> Host {
-        self.lock().get(&host).copied().unwrap_or_default()
+    /// A session could be opened.
+    pub fn opened(&self, host: IpAddr, opening: Opening) {
+        self.change(host, |known| known.last = Some(opening));
+    }
+
+    /// Those of these hosts that nothing is known of yet.
+    pub fn strangers(&self, hosts: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let known = self.lock();
+        hosts.filter(|host| !known.contains_key(host)).collect()
+    }
+
+    /// An earlier run knew this of a host, or nothing. What this run has met itself stays.
+    pub fn recall(&self, host: IpAddr, known: Option<Host>) {
+        self.lock()
+            .entry(host)
+            .or_insert_with(|| known.unwrap_or_default());
+    }
+
+    /// What this run has found out about hosts since it was asked last.
+    pub fn take_changed(&self) -> Vec<(IpAddr, Host)> {
+        let mut known = self.lock();
+        let changed = known.iter_mut().filter(|(_, known)| known.is_changed);
+        changed
+            .map(|(host, known)| {
+                known.is_changed = false;
+                (*host, known.clone())
+            })
+            .collect()
+    }
+
+    /// What [`Hosts::take_changed`] handed over was not kept: it is handed over again.
+    pub fn not_kept(&self, hosts: &[(IpAddr, Host)]) {
+        let mut all = self.lock();
+        for (host, _) in hosts {
+            if let Some(known) = all.get_mut(host) {
+                known.is_changed = true;
+            }
+        }
+    }
+
+    fn look<T>(&self, host: IpAddr, look: impl FnOnce(&Host) -> T) -> T {
+        match self.lock().get(&host) {
+            Some(known) => look(known),
+            None => look(&Host::default()),
+        }
     }
 
     fn change(&self, host: IpAddr, change: impl FnOnce(&mut Host)) {
-        change(self.lock().entry(host).or_default());
+        let mut all = self.lock();
+        let known = all.entry(host).or_default();
+        change(known);
+        known.is_changed = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Host>> {
@@ -163,69 +249,4 @@ impl Hosts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host() -> IpAddr {
-        "192.0.2.1".parse().unwrap()
-    }
-
-    #[test]
-    fn a_suspected_host_is_never_run_ahead_of_that_far_again() {
-        let hosts = Hosts::default();
-        assert_eq!(hosts.level(host()), Pipelining::Cross);
-        hosts.suspect(host(), Pipelining::Cross);
-        assert_eq!(hosts.level(host()), Pipelining::Classic);
-        hosts.suspect(host(), Pipelining::Classic);
-        hosts.suspect(host(), Pipelining::Cross);
-        assert_eq!(hosts.level(host()), Pipelining::None);
-        assert_eq!(hosts.level("192.0.2.2".parse().unwrap()), Pipelining::Cross);
-    }
-
-    #[test]
-    fn a_dead_address_rests_longer_with_each_failure_and_is_alive_once_it_answers() {
-        let (hosts, now) = (Hosts::default(), Instant::now());
-        assert!(!hosts.is_dead(host(), now));
-        hosts.failed(host(), now, 0.5);
-        assert!(hosts.is_dead(host(), now + Duration::from_secs(59)));
-        assert!(!hosts.is_dead(host(), now + Duration::from_secs(60)));
-        hosts.failed(host(), now, 0.5);
-        assert!(hosts.is_dead(host(), now + Duration::from_secs(119)));
-        for _ in 0..40 {
-            hosts.failed(host(), now, 1.0);
-        }
-        assert!(
-            !hosts.is_dead(host(), now + Duration::from_secs(4501)),
-            "at most an hour and its jitter"
-        );
-        hosts.answered(host());
-        assert!(!hosts.is_dead(host(), now));
-        hosts.failed(host(), now, 0.5);
-        assert!(
-            !hosts.is_dead(host(), now + Duration::from_secs(61)),
-            "it starts again from a minute"
-        );
-    }
-
-    #[test]
-    fn a_host_is_without_tls_once_its_handshakes_have_failed_for_long_enough() {
-        let (hosts, start) = (Hosts::default(), Instant::now());
-        let patience = Duration::from_secs(300);
-        let at = |secs: u64| start + Duration::from_secs(secs);
-        let is_without = |secs: u64| hosts.is_without_tls(host(), at(secs), patience);
-        assert!(!is_without(0));
-        hosts.handshake_failed(host(), at(0));
-        assert!(!is_without(0) && !is_without(1000), "one failure is one");
-        hosts.handshake_failed(host(), at(299));
-        assert!(!is_without(299));
-        hosts.handshake_failed(host(), at(300));
-        assert!(is_without(300) && is_without(3899));
-        assert!(!is_without(3900), "it is asked again after an hour");
-        hosts.handshake_failed(host(), at(3901));
-        assert!(is_without(3901), "and believed at once");
-        hosts.handshake_worked(host());
-        assert!(!is_without(3901));
-        hosts.handshake_failed(host(), at(4000));
-        assert!(!is_without(4000), "it starts again from nothing");
-    }
-}
+mod tests;

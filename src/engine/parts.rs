@@ -2,10 +2,11 @@
 //!
 //! Nothing is started here, and nothing of the mail is known. What contradicts itself is a [`StartError`].
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::permits::PermitLimits;
-use super::resolve::{Means, Policies};
+use super::resolve::{Finder, Means, Policies};
 use super::run::StartError;
 use super::settings::{DomainSettings, QueueSettings, Settings};
 use super::sources;
@@ -66,6 +67,22 @@ pub(super) fn means(settings: &Settings) -> Result<Means, StartError> {
     resolver
         .map(|resolver| Means::Dns(Box::new(resolver)))
         .map_err(|error| StartError::Resolver(error.to_string()))
+}
+
+/// What finds exchanges and names sites.
+pub(super) fn finder(
+    settings: &Settings,
+    routes: &Arc<RouteTable>,
+    policies: &Arc<Policies>,
+) -> Result<Finder, StartError> {
+    Ok(Finder::new(
+        means(settings)?,
+        settings.fallback.clone(),
+        settings.port,
+        Arc::clone(routes),
+        Arc::clone(policies),
+        Arc::clone(&settings.providers),
+    ))
 }
 
 /// Who is protected how.
@@ -130,7 +147,7 @@ pub(super) fn permit_limits<'a>(
 }
 
 /// What is known of any site before its first session.
-fn site_terms(settings: &Settings) -> SiteTerms {
+pub(super) fn site_terms(settings: &Settings) -> SiteTerms {
     SiteTerms {
         bounds: Bounds {
             start: settings.window_start.unwrap_or(1),

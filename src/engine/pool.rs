@@ -18,16 +18,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::guard::Watch;
+use super::memory::Memory;
 use super::permits::SharedPermits;
 use super::queue::{Inbox, Question};
-use super::resolve::{Exchange, Finder};
+use super::resolve::{Exchange, Finder, Found};
 use super::router::DestinationNames;
 use super::run::stop_all;
 use super::shared::Shared;
+use super::terms;
 use crate::mail::QueueId;
 use crate::queue::event::{Event, Resolution, Route};
 use crate::queue::origin_of;
-use crate::queue::terms::SiteTerms;
 
 /// Threads at the start.
 const THREADS: usize = 16;
@@ -48,10 +49,10 @@ pub struct Pool {
     pub inboxes: Vec<Sender<Inbox>>,
     /// The permits all queues share.
     pub permits: Arc<SharedPermits>,
-    /// What is known of relays before the first session.
-    pub relay_terms: SiteTerms,
     /// What all threads of the run share.
     pub shared: Arc<Shared>,
+    /// What earlier runs knew.
+    pub memory: Arc<Memory>,
     /// Set when no name server answers at all.
     pub no_dns: Arc<AtomicBool>,
     /// What is to be looked up.
@@ -142,9 +143,7 @@ impl Pool {
         };
         match found {
             Ok(found) => {
-                if !found.exchange.relays.is_empty() {
-                    self.permits.introduce_once(found.site, self.relay_terms);
-                }
+                self.introduce(&found, asker);
                 let ttl = found.exchange.plan.ttl.max(Duration::from_secs(1));
                 Resolution::Known {
                     route: Route {
@@ -167,6 +166,31 @@ impl Pool {
                 }
             }
         }
+    }
+}
+
+impl Pool {
+    /// Whoever is told of a site or an address knows what profiles and earlier runs know of it.
+    fn introduce(&self, found: &Found, asker: QueueId) {
+        found.meet(|| {
+            let remembered = self.memory.meet(found.site, &found.key);
+            let settings = &self.shared.settings;
+            if let Some(terms) = terms::of_site(settings, found, asker, &remembered) {
+                self.permits.introduce_once(found.site, terms);
+            }
+        });
+        // Behind the addresses of a relay on a socket there is no host.
+        if found
+            .exchange
+            .relays
+            .iter()
+            .any(|relay| relay.socket.is_some())
+        {
+            return;
+        }
+        let hosts = found.exchange.plan.hosts.iter();
+        let addresses = hosts.flat_map(|host| host.addresses.iter().copied());
+        self.memory.recall(addresses, &self.shared.hosts);
     }
 }
 

@@ -65,6 +65,13 @@ impl Slots {
         Ok(())
     }
 
+    /// True if `queue` has a thread that obeys what it is told.
+    pub fn has_thread(&self, queue: QueueId) -> bool {
+        let place = queue.index().checked_sub(self.first);
+        let waiting = lock(&self.waiting);
+        place.is_none_or(|at| waiting.get(at).is_some_and(Option::is_none))
+    }
+
     /// Waits for the threads that were started. Nobody starts one any more.
     pub fn join(&self) {
         for thread in std::mem::take(&mut *lock(&self.threads)) {

@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -24,9 +25,11 @@ use super::stops::StoppedSite;
 use super::teller::Teller;
 use super::worker::{Run, Worker};
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Envelope, Passage, QueueId, SiteId, Status, Verdict, WorkerId};
+use crate::mail::{
+    DestinationId, Envelope, Passage, QueueId, SiteId, Stage, Status, Verdict, WorkerId,
+};
 use crate::queue::event::{Action, Event};
-use crate::queue::{Dispatcher, Step, origin_of};
+use crate::queue::{Answer, Dispatcher, Step, origin_of};
 
 /// What arrives at a queue.
 pub type Inbox = Event<Arc<Exchange>>;
@@ -55,6 +58,8 @@ pub struct Ways {
     pub inboxes: Vec<Sender<Inbox>>,
     /// The names of destinations.
     pub names: DestinationNames,
+    /// To whoever gave a queue an order.
+    pub answers: Sender<(QueueId, Answer<Arc<Exchange>>)>,
     /// The permits all queues share.
     pub permits: Arc<SharedPermits>,
     /// Over the threads that queues start.
@@ -89,6 +94,8 @@ struct Hand {
     runs: Option<Sender<Run>>,
     /// The worker's own channel, to take back what it has not begun.
     back: Receiver<Run>,
+    /// Runs up to this number are to be given back.
+    mark: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -204,6 +211,7 @@ impl QueueThread {
                 source,
                 messages_per_session,
                 plan,
+                serial,
                 envelopes,
             } => {
                 self.assign(
@@ -214,11 +222,21 @@ impl QueueThread {
                         source,
                         messages_per_session,
                         exchange: plan,
+                        serial,
                         envelopes,
                     },
                 );
             }
             Action::Recall { worker } => self.recall(worker),
+            Action::GiveBack { worker, serial } => {
+                if let Some(hand) = self.workers.get(&worker) {
+                    hand.mark.store(serial, Release);
+                }
+            }
+            Action::Answer(answer) => {
+                // Who does not wait for it any more does not need it.
+                let _ = self.ways.answers.send((self.id, answer));
+            }
             Action::Retire { worker } => {
                 if let Some(hand) = self.workers.get_mut(&worker) {
                     hand.runs = None;
@@ -312,12 +330,13 @@ impl QueueThread {
     fn spawn(&mut self, worker: WorkerId) {
         let (runs, own) = unbounded();
         let back = own.clone();
+        let mark = Arc::new(AtomicU64::new(0));
         let body = Worker::new(
             worker,
             self.id,
             Arc::clone(&self.shared),
             self.ways.inboxes[self.id.index()].clone(),
-            own,
+            (own, Arc::clone(&mark)),
         );
         let name = format!("worker {}/{}", self.id.0, worker.0);
         let (as_watched, watch) = (name.clone(), self.ways.watch.clone());
@@ -336,6 +355,7 @@ impl QueueThread {
                 Hand {
                     runs: Some(runs),
                     back,
+                    mark,
                     thread,
                 },
             );
@@ -381,7 +401,11 @@ impl QueueThread {
                 took_ms: 0,
             });
         }
-        self.teller.tell();
+        // What names and hosts say is never about the batch: it was an order.
+        match verdict.stage {
+            Stage::Batch => self.teller.tell_as_ordered(),
+            _ => self.teller.tell(),
+        }
     }
 
     /// Leaves mail for this run. Mail that was never tried gets the reason that holds for its destination.
@@ -440,6 +464,7 @@ impl QueueThread {
         gauges.ready.store(snapshot.ready as u64, Relaxed);
         gauges.in_hand.store(snapshot.in_hand as u64, Relaxed);
         gauges.waiting.store(snapshot.waiting as u64, Relaxed);
+        gauges.held.store(snapshot.held as u64, Relaxed);
         gauges.delayed.store(snapshot.delayed as u64, Relaxed);
     }
 }

@@ -2,25 +2,27 @@
 //! waits for the DNS.
 //!
 //! A dispatcher asks; the answer goes to its queue's inbox as an event. All answers with the same set of MX hosts carry
-//! the same [`SiteId`], whichever queue asked.
+//! the same [`SiteId`], whichever queue asked; so do all whose hosts belong to one large provider, whatever their sets.
 //!
 //! Relays are a site for each TLS policy that makes a difference to them. Mail of several policies meets there, and if the
 //! relay cannot do what one of them asks for, the back-off of that one must not hold the others up; nor does mail under
 //! `may` then leave in a session that was opened in clear for somebody else's. The price: limits of a site hold for each.
 //!
-//! INVARIANT: the policy of an exchange is that of the queue which will handle the mail, not of the one that asked.
+//! INVARIANTS: the policy of an exchange is that of the queue which will handle the mail, not of the one that asked; whoever is
+//! told a site's number knows that the site has been introduced ([`Found::meet`]).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use super::settings::Relay;
 use crate::dns::{DnsFailure, MxAddress, MxHost, MxPlan, Resolver};
 use crate::mail::{QueueId, SiteId};
 use crate::route::RouteTable;
+use crate::route::providers::{Provider, Providers};
 use crate::smtp::TlsPolicy;
 
 /// A relay's addresses are looked up again after this time.
@@ -37,9 +39,25 @@ pub struct Exchange {
     pub relays: Vec<Relay>,
     /// Whether sessions must be protected.
     pub tls: TlsPolicy,
+    /// Whose hosts they are, if that is a large provider.
+    pub provider: Option<Arc<Provider>>,
 }
 
 impl Exchange {
+    /// True if a session with the server `mx` at `ip` leads where this mail goes. Within a site that is a set of hosts any of
+    /// them does. A provider's domains share limits, not servers: one of them may well refuse mail for another's hosts (or be
+    /// verified by another name), so the session must be with one of this domain's own.
+    pub fn leads_to(&self, mx: &str, ip: Option<IpAddr>) -> bool {
+        if !self.provider.as_ref().is_some_and(|it| it.rolls_up) {
+            return true;
+        }
+        let is_same = |host: &MxHost| {
+            let is_at = |ip| host.addresses.contains(&ip);
+            *host.name == *mx || self.tls != TlsPolicy::Verify && ip.is_some_and(is_at)
+        };
+        self.plan.hosts.iter().any(is_same)
+    }
+
     /// The relay behind an address of the plan.
     pub fn relay(&self, place: &MxAddress) -> Option<&Relay> {
         self.relays.get(usize::from(place.preference))
@@ -53,7 +71,8 @@ pub struct Finder {
     port: u16,
     routes: Arc<RouteTable>,
     policies: Arc<Policies>,
-    sites: Mutex<HashMap<SiteKey, SiteId>>,
+    providers: Arc<Providers>,
+    sites: Mutex<HashMap<SiteKey, (SiteId, Arc<Once>)>>,
     answered: AtomicBool,
 }
 
@@ -65,10 +84,23 @@ type SiteKey = (Arc<str>, Option<TlsPolicy>);
 pub struct Found {
     /// The site.
     pub site: SiteId,
+    /// What makes it one, for people and for other runs: its set of MX hosts, its provider or its relays.
+    pub key: Arc<str>,
     /// How it is reached.
     pub exchange: Exchange,
     /// The specific queue that handles mail for these hosts, if it is not the one that asked.
     pub queue: Option<QueueId>,
+    /// Why the policy is what it is.
+    pub tls_origin: PolicyOrigin,
+    met: Arc<Once>,
+}
+
+impl Found {
+    /// Calls `introduce` if the site is met for the first time. Who meets it at the same time waits.
+    pub fn meet(&self, introduce: impl FnOnce()) {
+        // A panic of somebody else who began with it is told elsewhere; the site is then introduced by the next.
+        self.met.call_once_force(|_| introduce());
+    }
 }
 
 /// How exchanges are found.
@@ -87,6 +119,7 @@ impl Finder {
         port: u16,
         routes: Arc<RouteTable>,
         policies: Arc<Policies>,
+        providers: Arc<Providers>,
     ) -> Finder {
         Finder {
             means,
@@ -94,6 +127,7 @@ impl Finder {
             port,
             routes,
             policies,
+            providers,
             sites: Mutex::default(),
             answered: AtomicBool::new(false),
         }
@@ -117,8 +151,14 @@ impl Finder {
         // Queues for promoted sites ask as the general one does.
         let is_configured = specific(asker).is_some_and(|at| at < self.policies.queues.len());
         let queue = by_hosts.filter(|_| !is_configured);
-        let tls = self.policies.of(destination, queue.unwrap_or(asker));
-        Ok(self.found(plan, relays, tls, queue))
+        let provider = match &self.means {
+            // All names of the set, those without an address included.
+            Means::Dns(_) => self.providers.of_hosts(plan.site.split(',')).cloned(),
+            Means::Relays(_) => None,
+        };
+        let queue_of_mail = queue.unwrap_or(asker);
+        let tls = (self.policies).towards(destination, queue_of_mail, provider.as_deref());
+        Ok(self.found(plan, relays, provider, tls, queue))
     }
 
     /// These hosts, or relays, under this policy, as a site and the way to it.
@@ -126,20 +166,29 @@ impl Finder {
         &self,
         plan: MxPlan,
         relays: Vec<Relay>,
-        tls: TlsPolicy,
+        provider: Option<Arc<Provider>>,
+        (tls, tls_origin): (TlsPolicy, PolicyOrigin),
         queue: Option<QueueId>,
     ) -> Found {
-        let key = (Arc::clone(&plan.site), policy_among(&relays, tls));
+        let key = match provider.as_ref().filter(|provider| provider.rolls_up) {
+            Some(provider) => provider_key(&provider.name),
+            None => Arc::clone(&plan.site),
+        };
+        let (site, met) = self.site((Arc::clone(&key), policy_among(&relays, tls)));
         let exchange = Exchange {
             plan,
             port: self.port,
             relays,
             tls,
+            provider,
         };
         Found {
-            site: self.site(key),
+            site,
+            key,
             exchange,
             queue,
+            tls_origin,
+            met,
         }
     }
 
@@ -155,8 +204,8 @@ impl Finder {
             // The relay's name is ours to mend: no reason to refuse anybody's mail.
             false => DnsFailure::ServerFailed(error.to_string()),
         })?;
-        let tls = self.policies.of(destination, asker);
-        Ok(self.found(plan, relays, tls, None))
+        let tls = self.policies.towards(destination, asker, None);
+        Ok(self.found(plan, relays, None, tls, None))
     }
 
     /// Whom a failure to find the way to `destination` is about: it, or the relays that take its mail.
@@ -180,11 +229,30 @@ impl Finder {
         self.answered.load(Relaxed)
     }
 
-    fn site(&self, key: SiteKey) -> SiteId {
+    fn site(&self, key: SiteKey) -> (SiteId, Arc<Once>) {
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
         let next = SiteId(sites.len() as u32);
-        *sites.entry(key).or_insert(next)
+        let new = || (next, Arc::new(Once::new()));
+        sites.entry(key).or_insert_with(new).clone()
     }
+}
+
+/// The key of the one site that a provider's domains are. No set of MX hosts has a space in it.
+pub fn provider_key(name: &str) -> Arc<str> {
+    Arc::from(format!("provider {name}"))
+}
+
+/// Who has said how sessions are protected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PolicyOrigin {
+    /// `[domain."..."]`.
+    Domain,
+    /// `[queue.NAME]`.
+    Queue,
+    /// The provider's servers are known for TLS.
+    Provider,
+    /// The general policy.
+    General,
 }
 
 /// Whether sessions must be protected: by domain, else by queue, else in general.
@@ -207,9 +275,24 @@ impl Policies {
         self.of_domains.get(own).copied()
     }
 
-    fn of(&self, domain: &str, queue: QueueId) -> TlsPolicy {
-        let queues = specific(queue).and_then(|at| *self.queues.get(at)?);
-        self.of_domain(domain).or(queues).unwrap_or(self.general)
+    /// The policy for mail of `queue` to `domain`, whose hosts may be a provider's, and who said so. Where TLS is only a wish
+    /// of the general policy, a provider that is known for it gets nothing in clear: what offers none there is not its server.
+    fn towards(
+        &self,
+        domain: &str,
+        queue: QueueId,
+        provider: Option<&Provider>,
+    ) -> (TlsPolicy, PolicyOrigin) {
+        let queues = || specific(queue).and_then(|at| *self.queues.get(at)?);
+        if let Some(tls) = self.of_domain(domain) {
+            (tls, PolicyOrigin::Domain)
+        } else if let Some(tls) = queues() {
+            (tls, PolicyOrigin::Queue)
+        } else if self.general == TlsPolicy::May && provider.is_some_and(|it| it.expects_tls) {
+            (TlsPolicy::Require, PolicyOrigin::Provider)
+        } else {
+            (self.general, PolicyOrigin::General)
+        }
     }
 }
 
@@ -283,137 +366,4 @@ fn relay_addresses(relay: &Relay) -> Result<Vec<IpAddr>, DnsFailure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::QueueRule;
-    use crate::smtp::Protocol;
-
-    fn relay(host: &str, port: u16) -> Relay {
-        Relay {
-            host: host.into(),
-            port,
-            protocol: Protocol::Smtp,
-            implicit_tls: false,
-            socket: None,
-        }
-    }
-
-    fn policies() -> Policies {
-        let rule = QueueRule {
-            name: "d".into(),
-            domains: vec![".bank.test".into()],
-            mx: Vec::new(),
-        };
-        Policies {
-            general: TlsPolicy::May,
-            queues: vec![Some(TlsPolicy::Require), None],
-            domains: RouteTable::new(&[rule]).unwrap(),
-            of_domains: vec![TlsPolicy::Verify],
-        }
-    }
-
-    fn finder(relays: Vec<Relay>) -> Finder {
-        let strict = QueueRule {
-            name: "strict".into(),
-            mx: vec!["localhost".into()],
-            ..QueueRule::default()
-        };
-        let routes = Arc::new(RouteTable::new(&[strict]).unwrap());
-        let fallback = vec![relay("127.0.0.9", 587)];
-        Finder::new(
-            Means::Relays(relays),
-            fallback,
-            25,
-            routes,
-            Arc::new(policies()),
-        )
-    }
-
-    #[test]
-    fn relays_are_one_site_for_all_destinations_of_a_policy() {
-        let relays = vec![relay("127.0.0.1", 2525), relay("127.0.0.2", 26)];
-        let finder = finder(relays);
-        let find = |name: &str, queue: u16| finder.find(name, QueueId(queue)).unwrap();
-        let one = find("a.test", 0);
-        assert_eq!(one.site, find("b.test", 0).site);
-        assert_eq!(one.site, find("b.test", 2).site, "queues share a site");
-        let strict = find("a.test", 1);
-        assert_eq!(strict.exchange.tls, TlsPolicy::Require);
-        let bank = find("x.bank.test", 0);
-        assert_eq!(bank.exchange.tls, TlsPolicy::Verify);
-        assert!(strict.site != one.site && bank.site != one.site && bank.site != strict.site);
-        let ports: Vec<u16> = one
-            .exchange
-            .plan
-            .ordered(&mut fastrand::Rng::with_seed(1))
-            .iter()
-            .map(|place| one.exchange.relay(place).unwrap().port)
-            .collect();
-        assert_eq!(ports, [2525, 26]);
-    }
-
-    #[test]
-    fn the_policy_is_that_of_the_queue_that_the_hosts_lead_to() {
-        let finder = finder(vec![relay("localhost", 25)]);
-        let found = finder.find("a.test", QueueId::GENERAL).unwrap();
-        assert_eq!(found.queue, Some(QueueId(1)));
-        assert_eq!(found.exchange.tls, TlsPolicy::Require);
-        let found = finder.find("a.test", QueueId(2)).unwrap();
-        assert_eq!((found.queue, found.exchange.tls), (None, TlsPolicy::May));
-    }
-
-    #[test]
-    fn a_policy_is_no_site_where_it_makes_no_difference() {
-        let mut relay = relay("127.0.0.1", 465);
-        let site = |relay: &Relay, tls| policy_among(std::slice::from_ref(relay), tls);
-        use TlsPolicy::{May, Require, Verify};
-        assert_ne!(site(&relay, May), site(&relay, Require));
-        relay.implicit_tls = true;
-        assert_eq!(site(&relay, May), site(&relay, Require));
-        assert_ne!(site(&relay, May), site(&relay, Verify));
-        relay.socket = Some("/run/lmtp".into());
-        assert_eq!(site(&relay, May), site(&relay, Verify));
-        assert_eq!(policy_among(&[], Verify), None);
-    }
-
-    #[test]
-    fn a_failure_names_the_relays_and_not_the_destination() {
-        let relays = vec![relay("a.relay.invalid", 25), relay("b.relay.invalid", 25)];
-        let finder = finder(relays);
-        let subject = finder.subject("a.test", false);
-        assert_eq!(subject, "relay a.relay.invalid, b.relay.invalid");
-    }
-
-    #[test]
-    fn a_domain_s_policy_goes_before_its_queue_s_and_that_before_the_general_one() {
-        let policies = policies();
-        assert_eq!(policies.of("x.bank.test", QueueId(1)), TlsPolicy::Verify);
-        assert_eq!(policies.of("bank.test", QueueId(1)), TlsPolicy::Require);
-        assert_eq!(policies.of("a.test", QueueId(2)), TlsPolicy::May);
-        assert_eq!(policies.of("a.test", QueueId::GENERAL), TlsPolicy::May);
-    }
-
-    #[test]
-    fn fallback_relays_are_a_site_of_their_own_under_the_policy_of_the_destination() {
-        let finder = finder(vec![relay("127.0.0.1", 2525)]);
-        let own = finder.find("a.test", QueueId::GENERAL).unwrap();
-        let fallback = |name: &str, queue| finder.find_fallback(name, QueueId(queue)).unwrap();
-        let found = fallback("a.test", 0);
-        assert_ne!(found.site, own.site);
-        assert_eq!(found.site, fallback("b.test", 2).site);
-        assert_eq!((found.queue, found.exchange.tls), (None, TlsPolicy::May));
-        assert_eq!(found.exchange.relays[0].port, 587);
-        assert_eq!(fallback("x.bank.test", 0).exchange.tls, TlsPolicy::Verify);
-        let subject = finder.subject("a.test", true);
-        assert_eq!(subject, "fallback relay 127.0.0.9");
-    }
-
-    #[test]
-    fn sites_are_numbered_by_their_set_of_hosts() {
-        let finder = finder(vec![relay("::1", 1)]);
-        let site = |name: &str| finder.site((name.into(), None));
-        let (a, b) = (site("mx1.a.test"), site("mx1.b.test"));
-        assert_ne!(a, b);
-        assert_eq!(a, site("mx1.a.test"));
-    }
-}
+mod tests;

@@ -8,36 +8,39 @@
 //! queues are told that no more mail comes, retire their workers and end. If a thread panics it ends earlier: see `guard`.
 
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use super::book::{self, Book, Entry};
+use super::control::{Control, Operator};
 use super::guard::{Breakdown, Watch};
+use super::levers::Levers;
 use super::limits;
+use super::memory::{self, Memory};
 use super::parts;
 use super::past::Past;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
 use super::promoted::Slots;
 use super::queue::{Inbox, QueueThread, Ways};
-use super::resolve::{Finder, Policies};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
-use super::shared::Shared;
+use super::shared::{EarlyEnd, Shared};
 use super::sources;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
+use crate::hosts::{HostStore, HostsError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::mail::QueueId;
+use crate::mail::{QueueId, SourceNo};
 use crate::net::{self, Tls, TlsError};
 use crate::queue::Dispatcher;
 use crate::queue::event::Event;
-use crate::route::RouteTable;
 
 /// Chunks of messages that intake may be ahead of the router.
 const CHUNKS_AHEAD: usize = 16;
@@ -69,23 +72,26 @@ pub struct Work {
     pub ledger: Ledger,
     /// Standard input or a pipe is being read: more may be long in coming.
     pub is_live: bool,
+    /// What earlier runs have learned of receivers, and where this one keeps what it learns; `None`: it does without.
+    pub memory: Option<HostStore>,
+    /// The directory of the job, where the run can be controlled; `None`: it cannot.
+    pub job_dir: Option<PathBuf>,
 }
 
 /// A run under way.
 pub struct Running {
     shared: Arc<Shared>,
-    routes: Arc<RouteTable>,
-    permits: Arc<SharedPermits>,
+    levers: Arc<Levers>,
     inboxes: Vec<Sender<Inbox>>,
-    /// Workers that this machine has room for.
-    room: u32,
+    control: Option<Control>,
+    control_failure: Option<io::Error>,
     no_dns: Arc<AtomicBool>,
     intake: JoinHandle<Option<ReadEnd>>,
     is_live: bool,
     keeper: Keeper,
+    memory: memory::Keeper,
     router: JoinHandle<()>,
     queues: Vec<JoinHandle<()>>,
-    slots: Arc<Slots>,
     over: Receiver<()>,
 }
 
@@ -103,12 +109,16 @@ pub struct RunEnd {
     pub no_dns: bool,
     /// What made it useless to go on, if anything did.
     pub trouble: Option<String>,
+    /// Why it was ended before its work was done, if the operator or a rule of `--stop-on` did that.
+    pub early_end: Option<EarlyEnd>,
     /// Sites that nothing more was sent to, since their servers refuse us as the sender.
     pub stopped_sites: Vec<StoppedSite>,
     /// The thread whose panic ended the run, if one did: what is not settled is pending.
     pub breakdown: Option<Breakdown>,
     /// The worker that panicked and was replaced, if one was: what it was sending is in doubt.
     pub forgiven: Option<Breakdown>,
+    /// Why what was learned of receivers is not kept, if it is not.
+    pub memory_trouble: Option<HostsError>,
 }
 
 /// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
@@ -130,6 +140,8 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         store,
         ledger,
         is_live,
+        memory: store_of_hosts,
+        job_dir,
     } = work;
     check_sources(&settings)?;
     let room = limits::room(&limits::look());
@@ -137,14 +149,14 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let past = Past::of(&ledger, &store, &settings);
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
-    let finder = finder(&settings, &routes, &policies)?;
+    let finder = parts::finder(&settings, &routes, &policies)?;
     let mut names = parts::queue_names(&routes);
     let configured = names.len();
     let promoted = parts::promoted_queues(&settings);
     names.resize(configured + usize::from(promoted), String::new());
     let (to_ledger, entries) = unbounded();
     let book = Book::new(to_ledger, ledger.journal());
-    let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
+    let (inboxes, mut receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
     let shared = share(settings, store, book, &names)?;
     let watch = Watch::new(Arc::clone(&shared), &inboxes);
     let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes, &watch)?;
@@ -153,12 +165,16 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
     let permits = permits(&shared.settings, &names[..configured], &inboxes);
-    let (receivers, spare) = split(receivers, configured);
+    let spare = receivers.split_off(configured);
     let slots = Arc::new(slots(configured, spare, &shared.settings));
+    let (memory, memory_keeper) = remember(store_of_hosts, &shared, &permits)?;
+    let (answers, answered) = unbounded();
+    let destinations = router.names();
     let ways = Ways {
         slots: Arc::clone(&slots),
         questions,
         names: router.names(),
+        answers,
         permits: Arc::clone(&permits),
         inboxes: inboxes.clone(),
         watch: watch.clone(),
@@ -169,8 +185,8 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         names: router.names(),
         inboxes: inboxes.clone(),
         permits: Arc::clone(&permits),
-        relay_terms: parts::relay_terms(&shared.settings),
         shared: Arc::clone(&shared),
+        memory,
         no_dns: Arc::clone(&no_dns),
         asked,
         watch: watch.clone(),
@@ -185,28 +201,42 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         reader,
         is_live,
     };
+    let levers = Arc::new(Levers {
+        in_force: Mutex::new(shared.settings.clone()),
+        routes,
+        permits,
+        inboxes: inboxes.clone(),
+        room,
+        slots,
+    });
+    let operator = Operator::new(
+        Arc::clone(&levers),
+        Arc::clone(&shared),
+        destinations,
+        answered,
+    );
+    let control = job_dir.map(|dir| Control::start(&dir, operator, &watch));
+    let (control, control_failure) = match control {
+        Some(Ok(control)) => (Some(control), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
     let intake = start_intake(reading, to_router, &shared, watch)?;
     Ok(Running {
         shared,
-        routes,
-        permits,
+        levers,
         inboxes,
-        room,
+        control,
+        control_failure,
         no_dns,
         intake,
         is_live,
         keeper,
+        memory: memory_keeper,
         router,
         queues,
-        slots,
         over,
     })
-}
-
-/// The inboxes of queues that start at once, and of those for promoted sites.
-fn split<T>(mut all: Vec<T>, configured: usize) -> (Vec<T>, Vec<T>) {
-    let spare = all.split_off(configured);
-    (all, spare)
 }
 
 /// The queues for promoted sites. They are as patient as the others: their time counts from now.
@@ -237,18 +267,22 @@ fn share(
     Ok(Arc::new(Shared::new(settings, tls, store, book, gauges)))
 }
 
-fn finder(
-    settings: &Settings,
-    routes: &Arc<RouteTable>,
-    policies: &Arc<Policies>,
-) -> Result<Finder, StartError> {
-    Ok(Finder::new(
-        parts::means(settings)?,
-        settings.fallback.clone(),
-        settings.port,
-        Arc::clone(routes),
-        Arc::clone(policies),
-    ))
+/// The memory of hosts, and its thread.
+fn remember(
+    store: Option<HostStore>,
+    shared: &Arc<Shared>,
+    permits: &Arc<SharedPermits>,
+) -> Result<(Arc<Memory>, memory::Keeper), StartError> {
+    let names = sources::names(&shared.settings.bind);
+    let permits = Arc::clone(permits);
+    let learned = move |site| {
+        let numbers = (0..).map(SourceNo);
+        let of_source = |(name, number): (&Arc<str>, SourceNo)| {
+            (Arc::clone(name), permits.learned(site, number))
+        };
+        names.iter().zip(numbers).map(of_source).collect()
+    };
+    Memory::start(store, Arc::clone(shared), Box::new(learned)).map_err(StartError::Thread)
 }
 
 fn check_sources(settings: &Settings) -> Result<(), StartError> {
@@ -338,21 +372,20 @@ impl Running {
         !matches!(self.over.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
-    /// Puts the limits of `settings` into force while the run goes on: workers in total and per queue, sessions per site, rates.
-    /// More takes effect at once, less as runs of mail end. Queues are those of the start.
+    /// Puts the limits of `settings` into force while the run goes on: see [`Levers::set_limits`].
     pub fn set_limits(&self, settings: &Settings) {
-        let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
-        let names: Vec<&str> = ids.map(|id| self.routes.name(id)).collect();
-        let own = |name: &&str| settings.queues.iter().find(|queue| queue.name == *name);
-        let workers_max = settings.workers_max.min(self.room);
-        let limits = parts::permit_limits(settings, workers_max, names.iter().copied());
-        self.permits.set_limits(&limits);
-        for (at, inbox) in self.inboxes.iter().enumerate() {
-            // Queues for promoted sites have no names, and no limits of their own.
-            let own = names.get(at).and_then(own).and_then(|own| own.workers_max);
-            let workers_max = own.unwrap_or(workers_max);
-            let _ = inbox.send(Event::LimitsChanged { workers_max });
-        }
+        *self.levers.lock() = settings.clone();
+        self.levers.set_limits(settings);
+    }
+
+    /// Why the run cannot be controlled, if it was to be.
+    pub fn control_failure(&self) -> Option<&io::Error> {
+        self.control_failure.as_ref()
+    }
+
+    /// Why the run is to end before its work is done, if somebody or something has decided so.
+    pub fn early_end(&self) -> Option<&EarlyEnd> {
+        self.shared.early_end()
     }
 
     /// What makes it useless to go on, if anything does: a relay that does not accept our credentials.
@@ -399,7 +432,9 @@ impl Running {
     ///
     /// # Panics
     /// If the ledger's thread panicked: nothing is known then.
-    pub fn finish(self) -> RunEnd {
+    pub fn finish(mut self) -> RunEnd {
+        // Nobody is told to do what cannot be done any more.
+        drop(self.control.take());
         for inbox in &self.inboxes {
             let _ = inbox.send(Event::InputClosed);
         }
@@ -410,6 +445,8 @@ impl Running {
             None
         };
         drop(self.inboxes);
+        let slots = Arc::clone(&self.levers.slots);
+        drop(self.levers);
         let breakdown = self.shared.breakdown().cloned();
         // After a breakdown some may wait for what never comes. They send nothing more.
         if read.is_some() && breakdown.is_none() {
@@ -420,7 +457,7 @@ impl Running {
             let _ = queue.join();
         }
         if breakdown.is_none() {
-            self.slots.join();
+            slots.join();
         }
         let (mut ledger, mut ledger_failure) = self
             .keeper
@@ -435,9 +472,11 @@ impl Running {
             read,
             no_dns: self.no_dns.load(Relaxed),
             trouble: self.shared.trouble().map(str::to_owned),
+            early_end: self.shared.early_end().cloned(),
             stopped_sites: self.shared.stops.from(0),
             breakdown,
             forgiven: self.shared.forgiven().cloned(),
+            memory_trouble: self.memory.end(),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::desk::SessionEnd;
 use super::settings::Timeouts;
 use crate::mail::{Enhanced, Scope, SiteId, SourceNo, Stage, Status, Verdict};
 use crate::net::{Tls, Wire, WireError};
+use crate::smtp::capabilities::Capabilities;
 use crate::smtp::{
     self, Conversation, Framing, Garbled, Lost, Mail, Next, Pipelining, Progress, ReplyParser,
     TlsPolicy, TransactionEnd, dot, no_handshake,
@@ -192,6 +193,11 @@ impl Session {
             TlsPolicy::Require | TlsPolicy::Implicit => self.conversation.is_in_tls(),
             TlsPolicy::Verify => self.conversation.is_in_tls() && self.verify,
         }
+    }
+
+    /// What the server offers.
+    pub fn capabilities(&self) -> &Capabilities {
+        self.conversation.capabilities()
     }
 
     /// True if BDAT went wrong in a way that was not the mail's fault.

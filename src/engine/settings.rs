@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::stop_on::StopRule;
 use crate::net::TlsFiles;
 use crate::queue::pace::Rate;
 use crate::retry::InDoubt;
+use crate::route::providers::Providers;
 use crate::smtp::settings::BDAT_BYTES_MAX;
 use crate::smtp::{Credentials, Dsn, Protocol, TlsPolicy};
 
@@ -79,6 +81,8 @@ pub struct Settings {
     pub sender_refusals: u32,
     /// Whether, when and where to sites get queues of their own while the run goes on.
     pub promote: Promote,
+    /// When the run stops because too much of it goes wrong.
+    pub stop_on: Vec<StopRule>,
     /// How long a worker without mail keeps its session and itself.
     pub idle: Duration,
     /// How long a session may be used at most; time, not count, so that fast servers get more mail than slow ones.
@@ -102,6 +106,12 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Begin no new transaction after this time, if it was asked for; the default of `retry.run_for` ends retries only.
     pub stop_after: Option<Duration>,
+    /// What is known of large providers.
+    pub providers: Arc<Providers>,
+    /// The file of the user's that is in it.
+    pub providers_file: Option<PathBuf>,
+    /// What is learned of receivers is kept for the next run.
+    pub memory: bool,
     /// The specific queues, by the order of the configuration.
     pub queues: Vec<QueueSettings>,
     /// Nothing, but in tests of what becomes of a run whose threads fail: no flag, key or variable leads here.
@@ -284,6 +294,7 @@ impl Default for Settings {
             recipients_max: 50,
             sender_refusals: 10,
             promote: Promote::default(),
+            stop_on: Vec::new(),
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,
             timeouts: Timeouts::default(),
@@ -295,6 +306,9 @@ impl Default for Settings {
             sync: false,
             segment_bytes: 16 * 1024 * 1024,
             stop_after: None,
+            providers: Providers::built_in(),
+            providers_file: None,
+            memory: true,
             queues: Vec::new(),
             trip: Trip::default(),
         }

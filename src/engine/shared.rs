@@ -43,6 +43,7 @@ pub struct Shared {
     pub workers_alive: AtomicUsize,
     stopping: AtomicBool,
     trouble: OnceLock<String>,
+    early_end: OnceLock<EarlyEnd>,
     breakdown: OnceLock<Breakdown>,
     forgiven: OnceLock<Breakdown>,
 }
@@ -69,6 +70,7 @@ impl Shared {
             workers_alive: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             trouble: OnceLock::new(),
+            early_end: OnceLock::new(),
             breakdown: OnceLock::new(),
             forgiven: OnceLock::new(),
         }
@@ -82,6 +84,16 @@ impl Shared {
     /// What [`Shared::despair`] was told.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.get().map(String::as_str)
+    }
+
+    /// The run is to end in order before its work is done; the first reason is kept.
+    pub fn end_early(&self, why: EarlyEnd) {
+        let _ = self.early_end.set(why);
+    }
+
+    /// What [`Shared::end_early`] was told.
+    pub fn early_end(&self) -> Option<&EarlyEnd> {
+        self.early_end.get()
     }
 
     /// A thread has panicked; the first is kept.
@@ -115,6 +127,15 @@ impl Shared {
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Acquire)
     }
+}
+
+/// Why a run is ended in order before its work is done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EarlyEnd {
+    /// The operator ordered it (`mailer ctl stop`).
+    Order,
+    /// A rule of `--stop-on` came true: which, and what it came to.
+    Rule(String),
 }
 
 /// Open connections, by the worker that holds them. Touched once a session, never for a message.

@@ -5,6 +5,7 @@
 //! serve again. So every source can reach every host, and a limit per source holds for each address of the longer list.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::mail::SourceNo;
 
@@ -23,6 +24,23 @@ pub fn address(bind: &[IpAddr], source: SourceNo, peer: IpAddr) -> Option<IpAddr
     of_family().nth(place).copied()
 }
 
+/// The names of all sources, as they stand in the host memory: their addresses; empty for the system's choice.
+pub fn names(bind: &[IpAddr]) -> Vec<Arc<str>> {
+    let of_family = |is_four: bool, place: usize| {
+        let family: Vec<&IpAddr> = bind.iter().filter(|ip| ip.is_ipv4() == is_four).collect();
+        let place = place % family.len().max(1);
+        family.get(place).map(ToString::to_string)
+    };
+    let name = |place: u8| {
+        let both = [true, false].into_iter();
+        let addresses: Vec<String> = both
+            .filter_map(|is_four| of_family(is_four, usize::from(place)))
+            .collect();
+        Arc::from(addresses.join(","))
+    };
+    (0..count(bind)).map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +55,9 @@ mod tests {
         assert_eq!(used, [bind[0], bind[2]]);
         let used = [0, 1].map(|source| address(&bind, SourceNo(source), six).unwrap());
         assert_eq!(used, [bind[1], bind[1]]);
+        let named: Vec<String> = names(&bind).iter().map(ToString::to_string).collect();
+        assert_eq!(named, ["192.0.2.1,2001:db8::1", "192.0.2.2,2001:db8::1"]);
+        assert_eq!(names(&[]), [Arc::from("")]);
         assert_eq!((count(&[]), address(&[], SourceNo(0), four)), (1, None));
         assert_eq!(address(&bind[..1], SourceNo(0), six), None);
     }

@@ -31,6 +31,8 @@ pub struct QueueGauges {
     pub ready: AtomicU64,
     /// Envelopes waiting for a worker.
     pub waiting: AtomicU64,
+    /// Those of them that the operator holds.
+    pub held: AtomicU64,
     /// Envelopes in the hands of workers.
     pub in_hand: AtomicU64,
     /// Envelopes waiting for their next attempt.
@@ -64,12 +66,13 @@ impl Gauges {
 
 impl QueueGauges {
     fn new(name: &str) -> QueueGauges {
-        let [workers, ready, waiting, in_hand, delayed, settled] = Default::default();
+        let [workers, ready, waiting, held, in_hand, delayed, settled] = Default::default();
         QueueGauges {
             name: RwLock::new(Arc::from(name)),
             workers,
             ready,
             waiting,
+            held,
             in_hand,
             delayed,
             settled,

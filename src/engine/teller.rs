@@ -97,6 +97,15 @@ impl Teller {
 
     /// Records and tells the group.
     pub fn tell(&mut self) {
+        self.tell_as(false);
+    }
+
+    /// The same for what the operator has settled: the outside world has not said it.
+    pub fn tell_as_ordered(&mut self) {
+        self.tell_as(true);
+    }
+
+    fn tell_as(&mut self, is_ordered: bool) {
         self.told_at = Instant::now();
         if let Err(error) = self.writer.flush() {
             self.book.fail(&error);
@@ -105,6 +114,7 @@ impl Teller {
             self.book.enter(Entry::Noted {
                 queue: self.queue,
                 attempts: std::mem::take(&mut self.group),
+                is_ordered,
             });
         }
     }

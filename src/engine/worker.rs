@@ -9,9 +9,16 @@
 //!
 //! INVARIANTS: an attempt is told to the ledger before its outcome is told to the queue, so that the queue can never
 //! settle what the ledger has not heard of; the session that is open belongs to the site the queue thinks it does; mail
-//! leaves only over a session that its destination's TLS policy allows, given ahead or not.
+//! leaves only over a session that its destination's TLS policy and its own servers allow, given ahead or not.
+//!
+//! This is the connection cache: a session stays with its worker while that waits for mail (`idle`), and is used again if it is
+//! with the same site (which stands for address, port and relay; credentials belong to relays), protected as the new
+//! mail asks for, no older than `session_age`, and if the server has not said 421 or closed it meanwhile, which a look at the
+//! socket shows without a round trip.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -44,6 +51,8 @@ pub struct Run {
     pub messages_per_session: Option<u32>,
     /// How to reach it.
     pub exchange: Arc<Exchange>,
+    /// Its number: those of later runs are higher.
+    pub serial: u64,
     /// What goes there; envelopes of one message stand together.
     pub envelopes: Vec<Envelope>,
 }
@@ -62,6 +71,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     inbox: Sender<Inbox>,
     runs: Receiver<Run>,
+    /// The stop mark: runs up to this number are given back at the next message.
+    mark: Arc<AtomicU64>,
     session: Option<Session>,
     /// Before the desk, so that it goes first if the thread panics: what has ended is told, then the rest is settled.
     teller: Teller,
@@ -69,24 +80,27 @@ pub struct Worker {
     /// The transaction under way, and the one given ahead.
     parcel: Parcel,
     next: Parcel,
-    /// The run given ahead is for this site, and its policy asks for another session than the one that is open.
+    /// The run given ahead is for this site, and asks for another session than the one that is open: its policy does, or
+    /// its servers are others of the same provider.
     other_session: Option<Target>,
     /// Messages begun on the session, and after how many it is to be ended.
     begun: u32,
     messages_max: Option<u32>,
     /// It is recorded that the content of the transaction under way leaves.
     is_intended: bool,
+    /// The server has said, in words that are known of it, that it takes no more in this session.
+    is_session_full: bool,
     rng: fastrand::Rng,
 }
 
 impl Worker {
-    /// A worker of `queue` without a session, that takes its runs from this channel.
+    /// A worker of `queue` without a session, that takes its runs from this channel and heeds this stop mark.
     pub fn new(
         id: WorkerId,
         queue: QueueId,
         shared: Arc<Shared>,
         inbox: Sender<Inbox>,
-        runs: Receiver<Run>,
+        (runs, mark): (Receiver<Run>, Arc<AtomicU64>),
     ) -> Worker {
         let desk = Desk::new(id, inbox.clone(), shared.book.clone(), Via::none(queue));
         let teller = Teller::new(shared.book.clone(), queue);
@@ -96,6 +110,7 @@ impl Worker {
             shared,
             inbox,
             runs,
+            mark,
             session: None,
             teller,
             desk,
@@ -105,6 +120,7 @@ impl Worker {
             begun: 0,
             messages_max: None,
             is_intended: false,
+            is_session_full: false,
             rng: fastrand::Rng::new(),
         }
     }
@@ -124,7 +140,8 @@ impl Worker {
     /// A run, and those that are given ahead.
     fn deliver(&mut self, run: Run) {
         self.messages_max = run.messages_per_session;
-        self.desk.take_run(run.destination, run.envelopes);
+        self.desk
+            .take_run(run.destination, run.serial, run.envelopes);
         let mut target = Some(Target {
             site: run.site,
             source: run.source,
@@ -142,12 +159,13 @@ impl Worker {
 
     /// A session, then transactions until nothing is left for it or it is of no more use.
     fn deliver_over(&mut self, target: &Target) {
-        if self.shared.is_stopping() || !self.ensure_session(target) {
+        self.heed_mark();
+        if self.shared.is_stopping() || self.desk.is_empty() || !self.ensure_session(target) {
             return;
         }
         let mut begun = !self.shared.is_stopping() && self.begin_next();
         while begun {
-            self.transact();
+            self.transact(&target.exchange);
             let goes_on = !self.is_sender_refused();
             self.finish_first_of_two();
             begun = !self.parcel.is_empty() || goes_on && self.may_begin() && self.begin_next();
@@ -179,7 +197,7 @@ impl Worker {
         } = target;
         let (site, source) = (*site, *source);
         let ours = self.session.as_ref().is_some_and(|session| {
-            session.site == site && session.source == source && session.satisfies(exchange.tls)
+            session.site == site && session.source == source && serves(session, exchange)
         });
         if ours && self.is_session_fit(true) {
             return true;
@@ -229,7 +247,8 @@ impl Worker {
 
     fn is_session_fit(&mut self, was_idle: bool) -> bool {
         let age_max = self.shared.settings.session_age_max;
-        self.has_room_for_message()
+        !self.is_session_full
+            && self.has_room_for_message()
             && self
                 .session
                 .as_mut()
@@ -243,16 +262,17 @@ impl Worker {
 
     /// Ends the session, if one is open. How it ended is told if it was with the site `told_for`.
     fn drop_session(&mut self, told_for: Option<SiteId>) -> Option<SiteId> {
+        self.is_session_full = false;
         let mut session = self.session.take()?;
         if told_for == Some(session.site) {
             self.desk.note_session_end(session.end());
         }
         if let Some(ip) = session.ip {
             if let Some(level) = session.suspected_level() {
-                self.shared.hosts.suspect(ip, level);
+                self.shared.hosts.suspect(ip, level, Instant::now());
             }
             if session.is_chunking_suspect() {
-                self.shared.hosts.chunking_failed(ip);
+                self.shared.hosts.chunking_failed(ip, Instant::now());
             }
         }
         let site = session.site;
@@ -287,9 +307,15 @@ impl Worker {
         loaded
     }
 
+    /// What the operator holds or ends is given back: it is not begun.
+    fn heed_mark(&mut self) {
+        self.desk.give_back(self.mark.load(Acquire));
+    }
+
     /// Fills `parcel` with the next message that can be sent; those that cannot are settled as invalid on the way.
     fn load(&mut self, parcel: &mut Parcel) -> bool {
         let recipients_max = self.session.as_ref().map_or(1, Session::recipients_max);
+        self.heed_mark();
         while self.may_take() && self.desk.take_group(recipients_max, &mut parcel.envelopes) {
             parcel.began = Instant::now();
             let via = Via::none(self.queue);
@@ -316,7 +342,7 @@ impl Worker {
 
     /// Drives the transaction under way to its end, and with it the beginning of the next, if that one can be given
     /// ahead: then `parcel` holds the next one afterwards, else nothing.
-    fn transact(&mut self) {
+    fn transact(&mut self, exchange: &Exchange) {
         while let Some(session) = &mut self.session {
             // What left with the dot of the message before is no transaction that was under way: it is not ended, but
             // taken back, and goes untried to its queue.
@@ -326,7 +352,7 @@ impl Worker {
             match session.turn() {
                 Turn::Body => self.send_body(),
                 Turn::Done(end) => {
-                    self.settle(end);
+                    self.settle(end, exchange);
                     std::mem::swap(&mut self.parcel, &mut self.next);
                     self.next.clear();
                     return;
@@ -380,12 +406,8 @@ impl Worker {
         if self.desk.has_room()
             && let Ok(run) = self.runs.try_recv()
         {
-            let policy = run.exchange.tls;
-            if !self
-                .session
-                .as_ref()
-                .is_some_and(|session| session.satisfies(policy))
-            {
+            let session = self.session.as_ref();
+            if !session.is_some_and(|session| serves(session, &run.exchange)) {
                 self.other_session = Some(Target {
                     site: run.site,
                     source: run.source,
@@ -393,7 +415,8 @@ impl Worker {
                 });
             }
             self.messages_max = run.messages_per_session;
-            self.desk.take_run(run.destination, run.envelopes);
+            self.desk
+                .take_run(run.destination, run.serial, run.envelopes);
         }
         let mut next = std::mem::take(&mut self.next);
         if self.load(&mut next) {
@@ -410,7 +433,7 @@ impl Worker {
     }
 
     /// The ends of a transaction become attempts, and what was not tried goes back to the run.
-    fn settle(&mut self, end: TransactionEnd) {
+    fn settle(&mut self, end: TransactionEnd, exchange: &Exchange) {
         let parcel = std::mem::take(&mut self.parcel);
         let via = self.way();
         let is_taken = |end: &RecipientEnd| matches!(end, RecipientEnd::Verdict(v) if v.status == Status::Delivered);
@@ -422,7 +445,12 @@ impl Worker {
         let mut untried = Vec::new();
         for (envelope, end) in parcel.envelopes.iter().zip(end.ends) {
             match end {
-                RecipientEnd::Verdict(verdict) => self.end(*envelope, verdict, &via, parcel.began),
+                RecipientEnd::Verdict(mut verdict) => {
+                    // A run given ahead is for the same site, so these words are those of its provider, too.
+                    dial::judge(&mut verdict, exchange, &self.shared);
+                    self.is_session_full |= verdict.scope == Scope::Session;
+                    self.end(*envelope, verdict, &via, parcel.began);
+                }
                 RecipientEnd::Again | RecipientEnd::NotTried => untried.push(*envelope),
             }
         }
@@ -464,4 +492,9 @@ impl Worker {
             None => Via::none(self.queue),
         }
     }
+}
+
+/// True if mail for this exchange of the session's site may leave over the session.
+fn serves(session: &Session, exchange: &Exchange) -> bool {
+    session.satisfies(exchange.tls) && exchange.leads_to(&session.mx, session.ip)
 }

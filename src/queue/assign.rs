@@ -294,6 +294,7 @@ impl<P: Clone> Dispatcher<P> {
             source,
             messages_per_session: allowance.messages_per_session,
             plan,
+            serial: self.serial,
             envelopes,
         });
     }

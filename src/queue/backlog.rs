@@ -45,6 +45,8 @@ pub(super) struct Destination<P> {
     pub(super) id: DestinationId,
     pub(super) state: State<P>,
     pub(super) waiting: VecDeque<Envelope>,
+    /// The operator holds its mail: it stands in no site's list.
+    pub(super) held: bool,
     /// Look-ups that failed in a row.
     pub(super) failures: u32,
 }
@@ -56,6 +58,8 @@ pub(super) struct Backlog<P> {
     by_id: HashMap<DestinationId, u32>,
     /// Envelopes in all waiting lists.
     pub(super) waiting: usize,
+    /// Those of them that are held.
+    pub(super) held: usize,
     /// Destinations the resolver pool was asked for.
     pub(super) resolving: usize,
 }
@@ -77,6 +81,7 @@ impl<P> Default for Backlog<P> {
             destinations: Vec::new(),
             by_id: HashMap::new(),
             waiting: 0,
+            held: 0,
             resolving: 0,
         }
     }
@@ -103,6 +108,7 @@ impl<P: Clone> Backlog<P> {
                 id,
                 state: State::Unresolved,
                 waiting: VecDeque::new(),
+                held: false,
                 failures: 0,
             });
             (self.destinations.len() - 1) as u32
@@ -132,9 +138,22 @@ impl<P: Clone> Backlog<P> {
         self[d].state = state;
     }
 
+    /// Holds the mail of a destination, or does not.
+    pub(super) fn set_held(&mut self, d: u32, held: bool) {
+        let waiting = self[d].waiting.len();
+        match (std::mem::replace(&mut self[d].held, held), held) {
+            (false, true) => self.held += waiting,
+            (true, false) => self.held -= waiting,
+            _ => {}
+        }
+    }
+
     /// Puts envelopes at the end of a waiting list, or in front of it in their order.
     pub(super) fn put(&mut self, d: u32, envelopes: Vec<Envelope>, in_front: bool) {
         self.waiting += envelopes.len();
+        if self[d].held {
+            self.held += envelopes.len();
+        }
         let list = &mut self[d].waiting;
         if list.is_empty() {
             *list = VecDeque::from(envelopes);
@@ -175,6 +194,9 @@ impl<P: Clone> Backlog<P> {
     pub(super) fn take_all(&mut self, d: u32) -> Vec<Envelope> {
         let all = Vec::from(std::mem::take(&mut self[d].waiting));
         self.waiting -= all.len();
+        if self[d].held {
+            self.held -= all.len();
+        }
         all
     }
 

@@ -25,6 +25,7 @@ use super::backlog::{Backlog, State};
 use super::delayed::{Delayed, Timer, Timers};
 use super::event::{Action, Event, Place, SiteView, Snapshot};
 use super::links::Links;
+use super::operate::Orders;
 use super::permits::Permits;
 use super::promote::{Promotion, Promotions};
 use super::ready::Workers;
@@ -104,6 +105,8 @@ pub struct Dispatcher<P> {
     pub(super) serial: u64,
     pub(super) input_closed: bool,
     pub(super) stopped: bool,
+    /// What the operator has ordered.
+    pub(super) orders: Orders,
     /// True while a permit for one more worker was refused.
     pub(super) worker_refused: bool,
     /// No worker is spawned before: a thread has just failed.
@@ -155,6 +158,7 @@ impl<P: Clone> Dispatcher<P> {
             serial: 0,
             input_closed: false,
             stopped: false,
+            orders: Orders::default(),
             worker_refused: false,
             spawn_after: None,
             hold_until: None,
@@ -230,6 +234,7 @@ impl<P: Clone> Dispatcher<P> {
             Event::PermitFree { permit } => self.permit_free(permit),
             Event::PermitWanted { permit } => self.permit_wanted(permit, t),
             Event::LimitsChanged { workers_max } => self.limits_changed(workers_max),
+            Event::Order { number, order } => self.obey(number, order, t),
             Event::Wake => {}
             Event::InputClosed => self.input_closed = true,
             Event::Stop => self.stop(t),
@@ -308,6 +313,7 @@ impl<P: Clone> Dispatcher<P> {
             workers: self.workers.len(),
             ready: self.workers.ready.len(),
             waiting: self.backlog.waiting,
+            held: self.backlog.held,
             delayed: self.delayed.len(),
             in_hand: self.in_hand,
             resolving: self.backlog.resolving,

@@ -25,6 +25,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::operate::{Answer, Order};
 use super::permits::Permit;
 use super::promote::Step;
 use super::sender::SenderReplies;
@@ -128,6 +129,13 @@ pub enum Event<P> {
         /// The most workers this queue may have from now on.
         workers_max: u32,
     },
+    /// The operator orders something; answered by [`Action::Answer`].
+    Order {
+        /// The number that the answer is to bear.
+        number: u64,
+        /// What.
+        order: Order,
+    },
     /// The time given by `wake_at` has come.
     Wake,
     /// No more mail will be posted or forwarded.
@@ -218,6 +226,8 @@ pub enum Action<P> {
         messages_per_session: Option<u32>,
         /// How to reach it.
         plan: P,
+        /// The run's number: later runs have higher ones.
+        serial: u64,
         /// The run.
         envelopes: Vec<Envelope>,
     },
@@ -225,6 +235,14 @@ pub enum Action<P> {
     Recall {
         /// Who.
         worker: WorkerId,
+    },
+    /// Tell a worker to give back, at its next message, what it has not begun of this run and of those before it; it goes on
+    /// with later ones.
+    GiveBack {
+        /// Who.
+        worker: WorkerId,
+        /// The run's number.
+        serial: u64,
     },
     /// Close the session and end the thread.
     Retire {
@@ -294,6 +312,8 @@ pub enum Action<P> {
         /// The envelopes that are left at once.
         left: usize,
     },
+    /// What an order has come to.
+    Answer(Answer<P>),
 }
 
 /// Where an envelope is, seen from a dispatcher.
@@ -314,6 +334,8 @@ pub struct Snapshot {
     pub ready: usize,
     /// Envelopes in waiting lists.
     pub waiting: usize,
+    /// Those of them that the operator holds.
+    pub held: usize,
     /// Envelopes in the delayed heap.
     pub delayed: usize,
     /// Envelopes in the hands of workers.

@@ -93,7 +93,7 @@ impl<P: Clone> Dispatcher<P> {
             State::Moved(queue) if !self.stopped => {
                 self.transfer(d, queue, (Vec::new(), delayed), None, false, t);
             }
-            _ if self.stopped || self.is_site_stopped(d) => {
+            _ if self.stopped || self.is_site_stopped(d) || self.is_ended_by_order(d) => {
                 let envelopes = delayed.into_iter().map(|(envelope, _)| envelope).collect();
                 self.admit(d, envelopes, false, t);
             }
@@ -131,6 +131,10 @@ impl<P: Clone> Dispatcher<P> {
             }
             _ => {}
         }
+        let envelopes = self.end_by_order(d, envelopes, t);
+        if envelopes.is_empty() {
+            return;
+        }
         let envelopes = self.divert(d, envelopes, in_front, t);
         if !envelopes.is_empty() {
             self.keep(d, envelopes, in_front, t);
@@ -165,10 +169,11 @@ impl<P: Clone> Dispatcher<P> {
             _ => {}
         }
         let count = envelopes.len();
+        let held = self.is_held(d);
         self.backlog.put(d, envelopes, in_front);
         match self.backlog[d].state {
             State::Unresolved => self.ask(d, t),
-            State::Known { site, .. } => self.list(d, site, count),
+            State::Known { site, .. } if !held => self.list(d, site, count),
             _ => {}
         }
     }
@@ -187,7 +192,7 @@ impl<P: Clone> Dispatcher<P> {
     pub(super) fn withdraw(&mut self, d: u32) -> Vec<Envelope> {
         let all = self.backlog.take_all(d);
         if let State::Known { site, .. } = self.backlog[d].state
-            && !all.is_empty()
+            && self.destination_links.is_linked(d)
         {
             self.sites[site].waiting -= all.len();
             let list = &mut self.sites[site].destinations;
@@ -260,7 +265,7 @@ impl<P: Clone> Dispatcher<P> {
     }
 
     /// What is known to hinder a destination's mail: its name could not be looked up, or its site has failed.
-    fn hindrance(&self, d: u32) -> Option<Arc<Verdict>> {
+    pub(super) fn hindrance(&self, d: u32) -> Option<Arc<Verdict>> {
         match &self.backlog[d].state {
             State::Failed { why, .. } => Some(why.clone()),
             State::Known { site, .. } => self.sites[*site].failure.clone(),
@@ -336,7 +341,13 @@ impl<P: Clone> Dispatcher<P> {
         });
     }
 
-    fn refuse(&mut self, d: u32, envelopes: Vec<Envelope>, why: Arc<Verdict>, t: &mut Turn<'_, P>) {
+    pub(super) fn refuse(
+        &mut self,
+        d: u32,
+        envelopes: Vec<Envelope>,
+        why: Arc<Verdict>,
+        t: &mut Turn<'_, P>,
+    ) {
         if !envelopes.is_empty() {
             t.actions.push(Action::Refuse {
                 destination: self.backlog[d].id,

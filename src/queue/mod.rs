@@ -15,6 +15,7 @@
 //! | `site` | sites, their gate, and the ring that shares workers out |
 //! | `ready` | workers and the ready list |
 //! | `delayed` | the delayed heap and other times to wake |
+//! | `operate` | what the operator orders: mail is held, released, left or refused |
 //! | `fallback` | which mail goes to the fallback relay |
 //! | `flow` | what is handed out when: slots of a pace, the length of a run, whether a session pays |
 //! | `promote` | when a site gets a queue of its own, and how its mail moves there and back |
@@ -41,6 +42,7 @@ mod intake;
 mod judge;
 mod links;
 mod open;
+mod operate;
 mod outcome;
 pub mod pace;
 pub mod permits;
@@ -59,11 +61,12 @@ pub use event::{Action, Event, GateView, Outcome, Place, Resolution, Route, Site
 pub use fallback::{fallback_of, origin_of};
 pub use flow::run_length;
 pub use health::Health;
+pub use operate::{Answer, Order, SiteReport, Whom};
 pub use pace::{Pace, Rate, RateError};
 pub use permits::{
     Feedback, Grant, News, Notice, Permit, PermitTable, Permits, Phase, SiteStatus, Slots, Wanted,
 };
-pub use promote::{PromoteRules, Promotion, Step};
+pub use promote::{PromoteRules, Promotion, Step, Unpromoted};
 pub use sender::SenderReplies;
 pub use session_limit::SessionLimit;
 pub use site_rate::SiteRate;

@@ -65,6 +65,7 @@ impl<P: Clone> Dispatcher<P> {
         // A session may end at the first message of a run, with those of earlier runs behind it.
         let mut progress = outcome.settled > 0 || self.workers[w].proven;
         self.workers[w].current = self.workers[w].ahead.take();
+        self.excuse_prober(w, work.destination, &outcome);
         self.settle_slots(w, work, &outcome, t);
         let turned_away = self.judge_site(w, &outcome, t);
         if turned_away {
@@ -178,6 +179,8 @@ impl<P: Clone> Dispatcher<P> {
             .after(&mut envelope.passage, deferral, t.now, &mut self.rng);
         match next {
             _ if !self.stopped && self.falls_back_now(d, envelope, deferral.class, t) => Next::Now,
+            // What an order has ended meanwhile ends in `admit`.
+            Next::At(_) | Next::Now if !self.stopped && self.is_ended_by_order(d) => Next::Now,
             Next::At(_) | Next::Now if self.stopped || self.is_site_stopped(d) => {
                 Next::Leave(retry::pending(envelope.passage))
             }

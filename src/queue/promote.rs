@@ -91,9 +91,7 @@ impl PromoteRules {
 /// What queues tell each other about a promotion, or are told of it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
-    /// The operator wants the site of this destination promoted: for the general queue.
-    Promote(DestinationId),
-    /// The operator wants it back in the general queue: for that queue, or the promoted one.
+    /// The operator wants the site of this destination back in the general queue.
     Demote(DestinationId),
     /// The promoted queue is there: the answer to [`Action::Promote`], and the first that the promoted queue hears.
     Begun {
@@ -134,12 +132,12 @@ pub struct Rest {
     pub why: Option<Arc<Verdict>>,
 }
 
-/// Why a site is not promoted.
+/// Why a site is not promoted, or not taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unpromoted {
-    /// This queue promotes nothing.
+    /// It is no site that the general queue promotes.
     Never,
-    /// It has a queue of its own already.
+    /// It is where it is to be already.
     Already,
     /// Its hosts are not known yet.
     Unknown,

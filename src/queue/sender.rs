@@ -151,6 +151,9 @@ impl<P: Clone> Dispatcher<P> {
         while let Some(d) = self.sites[s].destinations.front() {
             mail.push((d, self.withdraw(d)));
         }
+        for d in self.held_of(s) {
+            mail.push((d, self.withdraw(d)));
+        }
         let backlog = &self.backlog;
         let is_its = |d| matches!(backlog[d].state, State::Known { site, .. } if site == s);
         for group in self.delayed.take_of(is_its).chunk_by(|a, b| a.0 == b.0) {

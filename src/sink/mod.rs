@@ -22,6 +22,7 @@ pub mod dns;
 mod dns_answer;
 mod duplicates;
 mod handler;
+pub mod limit;
 mod link;
 mod listen;
 pub mod rule;
@@ -35,6 +36,7 @@ pub mod zone;
 pub mod zone_text;
 
 pub use config::{Listen, SinkConfig, SinkError, Storage};
+pub use limit::Limit;
 pub use rule::{Action, Rule};
 pub use rule_text::RuleError;
 pub use stats::{AddressStats, Stats};

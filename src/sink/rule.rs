@@ -8,8 +8,9 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::limit::{Limit, Meter, Moment};
 use crate::mail::Stage;
 use crate::smtp::server::{Answer, Decision, Reply};
 
@@ -56,6 +57,8 @@ pub struct Rule {
     pub first: Option<u64>,
     /// It applies to a match with this probability.
     pub chance: f64,
+    /// It applies only while this limit is reached.
+    pub limit: Option<Limit>,
 }
 
 impl Rule {
@@ -70,6 +73,7 @@ impl Rule {
             after: 0,
             first: None,
             chance: 1.0,
+            limit: None,
         }
     }
 
@@ -88,6 +92,12 @@ impl Rule {
     /// The same rule, for the first `count` matches only.
     pub fn first(mut self, count: u64) -> Rule {
         self.first = Some(count);
+        self
+    }
+
+    /// The same rule, while this limit is reached.
+    pub fn beyond(mut self, limit: Limit) -> Rule {
+        self.limit = Some(limit);
         self
     }
 
@@ -138,17 +148,28 @@ impl Rule {
 /// The rules of a receiver with their counters.
 #[derive(Debug, Default)]
 pub struct RuleBook {
-    rules: Vec<(Rule, AtomicU64)>,
+    rules: Vec<Entry>,
+}
+
+/// A rule, how often it matched, and its limit at work.
+#[derive(Debug)]
+struct Entry {
+    rule: Rule,
+    matches: AtomicU64,
+    meter: Option<Meter>,
 }
 
 impl RuleBook {
-    /// Rules in order of precedence.
+    /// Rules in order of precedence. Storms begin now.
     pub fn new(rules: Vec<Rule>) -> RuleBook {
+        let now = Instant::now();
+        let entry = |rule: Rule| Entry {
+            meter: rule.limit.map(|limit| Meter::new(limit, now)),
+            matches: AtomicU64::new(0),
+            rule,
+        };
         RuleBook {
-            rules: rules
-                .into_iter()
-                .map(|rule| (rule, AtomicU64::new(0)))
-                .collect(),
+            rules: rules.into_iter().map(entry).collect(),
         }
     }
 
@@ -160,17 +181,30 @@ impl RuleBook {
         recipients: impl Iterator<Item = &'a str> + Clone,
         rng: &mut fastrand::Rng,
     ) -> Option<&Rule> {
-        self.rules
-            .iter()
-            .filter(|(rule, _)| rule.fits(stage, server, recipients.clone()))
-            .filter(|(rule, _)| rule.chance >= 1.0 || rng.f64() < rule.chance)
-            .find(|(rule, matches)| {
-                let earlier = matches.fetch_add(1, Ordering::Relaxed);
-                earlier
-                    .checked_sub(rule.after)
-                    .is_some_and(|index| rule.first.is_none_or(|count| index < count))
-            })
-            .map(|(rule, _)| rule)
+        let applies = |entry: &&Entry| {
+            let rule = &entry.rule;
+            if !rule.fits(stage, server, recipients.clone())
+                || rule.chance < 1.0 && rng.f64() >= rule.chance
+            {
+                return false;
+            }
+            let moment = Moment {
+                now: Instant::now(),
+                server,
+            };
+            if entry
+                .meter
+                .as_ref()
+                .is_some_and(|meter| !meter.is_reached(&moment))
+            {
+                return false;
+            }
+            let earlier = entry.matches.fetch_add(1, Ordering::Relaxed);
+            earlier
+                .checked_sub(rule.after)
+                .is_some_and(|index| rule.first.is_none_or(|count| index < count))
+        };
+        self.rules.iter().find(applies).map(|entry| &entry.rule)
     }
 }
 
@@ -252,6 +286,17 @@ mod tests {
             .map(|_| applies(&book, Stage::Rcpt, "127.0.0.1", &["a@a.test"]))
             .collect();
         assert_eq!(hits, [false, true, true, false, false]);
+    }
+
+    #[test]
+    fn a_limit_counts_what_passes_and_not_what_the_rule_is_not_about() {
+        let limit = Limit::Rate(2, Duration::from_secs(3600));
+        let rule = Rule::new(Stage::Rcpt, Action::Drop).for_domain("a.test");
+        let book = RuleBook::new(vec![rule.beyond(limit)]);
+        let hits = ["x@a.test", "x@b.test", "x@a.test", "x@a.test", "x@b.test"]
+            .map(|recipient| applies(&book, Stage::Rcpt, "127.0.0.1", &[recipient]));
+        assert_eq!(hits, [false, false, false, true, false]);
+        assert!(!applies(&book, Stage::Rcpt, "127.0.0.2", &["x@a.test"]));
     }
 
     #[test]

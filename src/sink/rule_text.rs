@@ -8,12 +8,15 @@
 //! stage=mail reply="421 4.3.2 closing" after=100
 //! stage=starttls inject="250 2.0.0 forged"
 //! stage=starttls garbage first=1
+//! stage=mail reply="450 4.7.1 too fast" rate=100/1m
+//! stage=mail reply="421 4.3.2 busy" every=60s for=20s
 //! ```
 //!
 //! Words are separated by spaces; a value with spaces stands in double quotes. An error names the word. Pure.
 
 use std::fmt;
 
+use super::limit::Limit;
 use super::rule::{Action, Rule};
 use super::words::{duration, printable_word};
 use crate::mail::Stage;
@@ -42,6 +45,7 @@ impl std::str::FromStr for Rule {
 fn parse(text: &str) -> Result<Rule, String> {
     let mut rule = Rule::new(Stage::Connect, Action::Usual);
     let (mut stage, mut close) = (None, false);
+    let (mut every, mut lasts) = (None, None);
     for (key, value) in split(text)? {
         let key = key.as_str();
         match (key, value.as_deref()) {
@@ -52,6 +56,9 @@ fn parse(text: &str) -> Result<Rule, String> {
             ("first", Some(value)) => rule.first = Some(number(key, value)?),
             ("after", Some(value)) => rule.after = number(key, value)?,
             ("chance", Some(value)) => rule.chance = chance(value)?,
+            ("rate", Some(value)) => rule.limit = Some(rate(value)?),
+            ("every", Some(value)) => every = Some(duration(value)?),
+            ("for", Some(value)) => lasts = Some(duration(value)?),
             ("reply", Some(value)) => set_action(&mut rule, Action::Reply(reply(value)?))?,
             ("inject", Some(value)) => set_action(&mut rule, Action::Inject(reply(value)?))?,
             ("garbage", None) => set_action(&mut rule, Action::Garbage)?,
@@ -74,6 +81,13 @@ fn parse(text: &str) -> Result<Rule, String> {
             Action::Reply(reply) => Action::ReplyAndClose(reply),
             _ => return Err("`close` needs `reply=`".into()),
         };
+    }
+    match (every, lasts) {
+        (None, None) => {}
+        (Some(every), Some(lasts)) if lasts < every && rule.limit.is_none() => {
+            rule.limit = Some(Limit::Storm { every, lasts });
+        }
+        _ => return Err("`every=` needs a shorter `for=`, and no `rate=`".into()),
     }
     check(&rule)?;
     Ok(rule)
@@ -150,6 +164,18 @@ fn reply(value: &str) -> Result<Reply, String> {
         return Err(problem());
     }
     Ok(Reply::new(code, text))
+}
+
+/// `100/1m`: more than that many within that time are too many.
+fn rate(value: &str) -> Result<Limit, String> {
+    let problem = || format!("bad rate {} (like 100/1m)", printable_word(value));
+    let (most, per) = value.split_once('/').ok_or_else(problem)?;
+    let most: u32 = most.parse().map_err(|_| problem())?;
+    let per = duration(per)?;
+    if per.is_zero() {
+        return Err(problem());
+    }
+    Ok(Limit::Rate(most, per))
 }
 
 fn chance(value: &str) -> Result<f64, String> {
@@ -253,6 +279,18 @@ mod tests {
             parsed("stage=starttls garbage first=1"),
             Rule::new(Stage::StartTls, Action::Garbage).first(1)
         );
+        assert_eq!(
+            parsed("stage=mail drop rate=100/1m").limit,
+            Some(Limit::Rate(100, Duration::from_secs(60)))
+        );
+        let storm = Limit::Storm {
+            every: Duration::from_secs(60),
+            lasts: Duration::from_secs(20),
+        };
+        assert_eq!(
+            parsed("stage=mail drop every=60s for=20s").limit,
+            Some(storm)
+        );
         let closing = Action::ReplyAndClose(Reply::new(554, "no"));
         assert_eq!(
             parsed("stage=greeting close reply=\"554 no\"").action,
@@ -281,6 +319,11 @@ mod tests {
             ("stage=rcpt delay=5", "`5`"),
             ("stage=rcpt drop first=x", "`first=x`"),
             ("stage=rcpt drop server=local", "`server=local`"),
+            ("stage=rcpt drop rate=5", "`5`"),
+            ("stage=rcpt drop rate=5/0s", "`5/0s`"),
+            ("stage=rcpt drop every=5s", "`for=`"),
+            ("stage=rcpt drop every=5s for=5s", "`for=`"),
+            ("stage=rcpt drop rate=5/1s every=5s for=1s", "`rate=`"),
             ("stage=rcpt drop chance=2", "`2`"),
             ("stage=rcpt drop chance=NaN", "`NaN`"),
         ] {

@@ -7,6 +7,8 @@
 //! Nothing fails or panics. What is learned before STARTTLS must be forgotten after it (RFC 3207 4.2): take
 //! [`Capabilities::default`] and ask again.
 
+use std::fmt;
+
 use super::reply::Reply;
 
 /// What the server offers; [`Capabilities::default`] is what plain HELO gives: nothing.
@@ -149,6 +151,40 @@ impl Limits {
     }
 }
 
+/// The words of EHLO, in one line.
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Vec::new();
+        let offered = [
+            (self.pipelining, "PIPELINING"),
+            (self.eight_bit_mime, "8BITMIME"),
+            (self.smtputf8, "SMTPUTF8"),
+            (self.chunking, "CHUNKING"),
+            (self.starttls, "STARTTLS"),
+            (self.dsn, "DSN"),
+            (self.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
+            (self.auth != AuthMechanisms::default(), "AUTH"),
+        ];
+        for (_, word) in offered.iter().filter(|(is_offered, _)| *is_offered) {
+            words.push((*word).to_owned());
+        }
+        if self.size {
+            let max = self.size_max.map(|max| format!("={max}"));
+            words.push(format!("SIZE{}", max.unwrap_or_default()));
+        }
+        let limits = [
+            ("MAILMAX", self.limits.mail_max),
+            ("RCPTMAX", self.limits.rcpt_max),
+            ("RCPTDOMAINMAX", self.limits.rcpt_domain_max),
+        ];
+        let known = limits
+            .iter()
+            .filter_map(|(name, max)| Some((name, (*max)?)));
+        words.extend(known.map(|(name, max)| format!("{name}={max}")));
+        f.write_str(&words.join(" "))
+    }
+}
+
 /// Decimal digits as a number; `None` if there are none, others among them, or too many (RFC 1870 allows twenty).
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 20 {
@@ -225,6 +261,12 @@ mod tests {
             },
         };
         assert_eq!(all, expected);
+        assert_eq!(
+            all.to_string(),
+            "PIPELINING 8BITMIME SMTPUTF8 CHUNKING STARTTLS DSN ENHANCEDSTATUSCODES AUTH SIZE=1048576 \
+             MAILMAX=5 RCPTMAX=20 RCPTDOMAINMAX=1"
+        );
+        assert_eq!(Capabilities::default().to_string(), "");
     }
 
     #[test]

@@ -8,9 +8,11 @@
 mod again; // the same batch or stream once more
 mod auth; // as whom a relay is spoken to
 mod batch; // messages that can be told apart when they arrive
+mod cache; // sessions that are used again
 mod clones; // messages with several recipients
 mod dns; // where mail goes
 mod dot; // what comes before a final dot, and what has left behind it
+mod explain; // how mail for a domain would be sent
 mod fallback; // servers that take what others did not
 mod finish; // ending in time, and going on
 mod inputs; // from what a batch can be read
@@ -18,6 +20,8 @@ mod jobs; // going on without the batch
 mod lab; // receiver, DNS server and the program under test
 mod limits; // how many workers and sessions there are
 mod live; // limits that change while mail is sent
+mod memory; // what is remembered of receivers
+mod nights; // what the second run knows from the first
 mod peers; // servers that no standard foresees
 mod promotion; // sites that get queues of their own while the run goes on
 mod queues; // which queue handles what, and that none waits for another

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mailer::mail::{DestinationId, Envelope, RecipientNo, SiteId, WorkerId};
 use mailer::queue::{Event, GateView, Permit, Phase, SiteView, Snapshot, origin_of};
 
+use crate::orders::InForce;
 use crate::sender::Words;
 use crate::world::{Plan, World};
 
@@ -62,6 +63,8 @@ pub struct QueueBooks {
     in_hand: usize,
     accounts: HashMap<WorkerId, Account>,
     no_spawn_until: Option<Instant>,
+    /// What the operator has ordered of it.
+    pub orders: InForce,
     /// Sites with mail for which there was no worker after the event before.
     pub unserved: Vec<SiteId>,
     /// Who was given more by this event although it had been given this much for the same site.
@@ -271,6 +274,7 @@ impl Books {
                     self.queues[q].no_spawn_until = Some(now + Duration::from_secs(1));
                 }
             }
+            Event::Order { order, .. } => self.queues[q].orders.hear(order),
             Event::PermitFree { permit } => {
                 self.promised.remove(&(q, *permit));
             }
@@ -286,6 +290,7 @@ impl World {
         if self.is_small() {
             self.check_quantum(q);
             self.check_turns(q);
+            self.check_held(q);
         }
         self.check_counts(q, &snapshot);
         self.check_permits(q);

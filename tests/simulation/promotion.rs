@@ -4,13 +4,13 @@ use mailer::mail::{DestinationId, QueueId, SiteId};
 use std::time::Duration;
 
 use mailer::queue::{
-    Action, DispatcherConfig, Event, GateView, Outcome, Place, PromoteRules, Promotion, Step,
-    origin_of,
+    Action, DispatcherConfig, Event, GateView, Order, Outcome, Place, PromoteRules, Promotion,
+    Step, origin_of,
 };
 use mailer::retry::{Class, Deferral};
 
 use crate::desk::{Desk, Given, MS, given, one};
-use crate::scenario::{Order, Scenario};
+use crate::scenario::{Scenario, Wish};
 use crate::world::World;
 
 /// A queue that has handed its site back and is not empty yet.
@@ -44,17 +44,18 @@ impl Scenario {
 
 impl World {
     /// The operator wants something.
-    pub fn order(&mut self, order: Order) {
-        let (q, step) = match order {
-            Order::Promote(d) => (0, Step::Promote(DestinationId(d))),
-            Order::Demote(d, true) => (0, Step::Demote(DestinationId(d))),
-            Order::Demote(d, false) => {
+    pub fn wish(&mut self, wish: Wish) {
+        let number = 0;
+        let (q, order) = match wish {
+            Wish::Promote(d) => (0, Order::Promote(DestinationId(d))),
+            Wish::Demote(d, true) => (0, Order::Demote(DestinationId(d))),
+            Wish::Demote(d, false) => {
                 let knows = |q: &usize| self.queues[*q].dispatcher.knows(DestinationId(d));
                 let q = (0..self.queues.len()).rev().find(knows).unwrap_or(0);
-                (q, Step::Demote(DestinationId(d)))
+                (q, Order::Demote(DestinationId(d)))
             }
         };
-        self.send(q, Event::Promotion(step));
+        self.send(q, Event::Order { number, order });
     }
 
     /// As the engine does it: the queue is told, then the general one, before anything else happens to that.
@@ -197,8 +198,8 @@ impl Pair {
         (own, general)
     }
 
-    fn order(&mut self, step: Step) -> (Vec<Given>, Vec<Given>) {
-        let actions = self.general.tell(Event::Promotion(step));
+    fn order(&mut self, order: Order) -> (Vec<Given>, Vec<Given>) {
+        let actions = self.general.tell(Event::Order { number: 1, order });
         self.carry(actions)
     }
 }
@@ -278,7 +279,10 @@ fn a_site_that_rests_is_promoted_neither_by_rule_nor_by_order() {
     pair.general.fail_host(&run);
     assert_eq!(pair.general.gate(1), GateView::Paused);
     assert_eq!(is_promoting(&pair.general.post(10, 500)), None);
-    let order = Event::Promotion(Step::Promote(DestinationId(10)));
+    let order = Event::Order {
+        number: 1,
+        order: Order::Promote(DestinationId(10)),
+    };
     assert_eq!(is_promoting(&pair.general.tell(order)), None);
 }
 
@@ -287,7 +291,7 @@ fn deferred_mail_moves_with_its_due_times_there_and_back() {
     let mut pair = Pair::new();
     let run = one(&pair.general.post(10, 1));
     put_off(&mut pair.general, &run, 900 * SECOND);
-    pair.order(Step::Promote(DestinationId(10)));
+    pair.order(Order::Promote(DestinationId(10)));
     let places = |desk: &Desk| -> Vec<_> {
         let all = desk.dispatcher.envelopes();
         all.map(|(place, d, e)| (place, d.0, e.message.0)).collect()
@@ -297,7 +301,7 @@ fn deferred_mail_moves_with_its_due_times_there_and_back() {
     pair.own.now += 899 * SECOND;
     assert_eq!(given(&pair.own.tell(Event::Wake)), []);
     pair.general.now = pair.own.now;
-    let (own, general) = pair.order(Step::Demote(DestinationId(10)));
+    let (own, general) = pair.order(Order::Demote(DestinationId(10)));
     assert_eq!((own, general), (vec![], vec![]));
     assert_eq!(places(&pair.own), []);
     assert_eq!(places(&pair.general), [(Place::Delayed, 10, 0)]);
@@ -309,7 +313,7 @@ fn deferred_mail_moves_with_its_due_times_there_and_back() {
 fn what_workers_of_the_general_queue_hand_back_follows_the_site() {
     let mut pair = Pair::new();
     let run = one(&pair.general.post(10, 1));
-    let (own, _) = pair.order(Step::Promote(DestinationId(10)));
+    let (own, _) = pair.order(Order::Promote(DestinationId(10)));
     assert_eq!(own, []);
     let deferred = vec![(run.envelopes[0], Deferral::new(Class::Recipient))];
     let outcome = Outcome {
@@ -326,7 +330,7 @@ fn what_workers_of_the_general_queue_hand_back_follows_the_site() {
 fn a_queue_that_has_had_no_mail_for_a_while_hands_its_site_back_and_is_free_for_another() {
     let mut pair = Pair::new();
     let run = one(&pair.general.post(10, 1));
-    pair.order(Step::Promote(DestinationId(10)));
+    pair.order(Order::Promote(DestinationId(10)));
     pair.general.deliver(&run);
     let late = pair.general.post(10, 1);
     let (own, _) = pair.carry(late);
@@ -350,7 +354,10 @@ fn a_queue_that_has_had_no_mail_for_a_while_hands_its_site_back_and_is_free_for_
     pair.carry(back);
     assert_eq!(one(&pair.general.post(10, 1)).destination, 10, "it is back");
     pair.general.post(20, 1);
-    let order = Event::Promotion(Step::Promote(DestinationId(20)));
+    let order = Event::Order {
+        number: 1,
+        order: Order::Promote(DestinationId(20)),
+    };
     assert_eq!(is_promoting(&pair.general.tell(order)), Some((2, 20)));
 }
 
@@ -358,7 +365,7 @@ fn a_queue_that_has_had_no_mail_for_a_while_hands_its_site_back_and_is_free_for_
 fn a_site_that_failed_in_its_own_queue_rests_in_the_general_one_too_and_stays_there() {
     let mut pair = Pair::new();
     pair.general.post(10, 1);
-    pair.order(Step::Promote(DestinationId(10)));
+    pair.order(Order::Promote(DestinationId(10)));
     let late = pair.general.post(10, 400);
     let (own, _) = pair.carry(late);
     let mut last = Vec::new();
@@ -367,7 +374,7 @@ fn a_site_that_failed_in_its_own_queue_rests_in_the_general_one_too_and_stays_th
     }
     assert_eq!(given(&last), []);
     assert_eq!(pair.own.gate(1), GateView::Paused);
-    let (_, general) = pair.order(Step::Demote(DestinationId(10)));
+    let (_, general) = pair.order(Order::Demote(DestinationId(10)));
     assert_eq!(general, []);
     assert_eq!(pair.general.gate(1), GateView::Paused);
     let snapshot = pair.general.dispatcher.snapshot();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mailer::mail::{DestinationId, QueueId};
-use mailer::queue::{PromoteRules, origin_of};
+use mailer::queue::{Order, PromoteRules, origin_of};
 
 /// How a site treats those who connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,14 +63,14 @@ pub struct Fallback {
     pub after: u32,
 }
 
-/// When an order is given.
-pub type Planned = (Duration, Order);
+/// When the operator wants something.
+pub type Planned = (Duration, Wish);
 /// A destination, the site that it becomes one of, and after how many look-ups.
 pub type Rehosting = (u32, u32, u32);
 
 /// What an operator may want.
 #[derive(Clone, Copy, Debug)]
-pub enum Order {
+pub enum Wish {
     Promote(u32),
     /// Back to the general queue; the order goes there, or else to the queue that has the site.
     Demote(u32, bool),
@@ -94,6 +94,8 @@ pub struct Scenario {
     pub run_for: Duration,
     pub expire: Option<Duration>,
     pub stop: Option<Duration>,
+    /// What the operator orders, and when.
+    pub orders: Vec<(Duration, Order)>,
     /// Longest time an event spends in an inbox, in milliseconds.
     pub inbox_ms: u64,
     /// Of a thousand assignments, how many end with the thread.
@@ -106,8 +108,8 @@ pub struct Scenario {
     pub promotion: Option<PromoteRules>,
     /// How long a promoted queue is without mail before it hands its site back.
     pub promoted_rest: Duration,
-    /// What the operator orders, and when.
-    pub orders: Vec<Planned>,
+    /// Which sites the operator wants promoted, or back, and when.
+    pub wishes: Vec<Planned>,
     /// Of ten promotions, how many find no thread.
     pub promotion_failures: u8,
     /// Destinations whose hosts become those of another site, after so many look-ups.
@@ -151,12 +153,12 @@ impl Scenario {
         let (posts, envelopes) = posts(&mut rng, destinations.len() as u32);
         let mut promoted = fastrand::Rng::with_seed(seed ^ 0x900d);
         let rules = rules(&mut promoted, queues);
-        let (orders, moves) = orders(&mut promoted, destinations.len() as u32, sites);
+        let (wishes, moves) = wishes(&mut promoted, destinations.len() as u32, sites);
         let maxima = (0..queues).map(|_| rng.u32(1..9)).collect();
         let windows = (0..rng.u32(0..3))
             .map(|_| (rng.u32(0..sites), rng.u32(1..8)))
             .collect();
-        Scenario {
+        let mut scenario = Scenario {
             seed,
             queue_maxima: maxima,
             workers_max: rng.u32(1..13),
@@ -176,13 +178,16 @@ impl Scenario {
             deaths: if rng.u8(0..4) == 0 { 40 } else { 0 },
             promotion: Some(rules),
             promoted_rest: Duration::from_millis(promoted.u64(0..20_000)),
-            orders,
+            wishes,
             promotion_failures: if promoted.u8(0..4) == 0 { 4 } else { 0 },
             moves,
             sender_refusals: if rng.u8(0..8) == 0 { 0 } else { rng.u32(1..6) },
             fallback,
+            orders: Vec::new(),
             census_every: 64,
-        }
+        };
+        scenario.orders = crate::orders::random(seed, &scenario);
+        scenario
     }
 
     /// Many sites, most of them with little mail, all well-behaved but one in a hundred.
@@ -235,9 +240,10 @@ impl Scenario {
             deaths: 0,
             promotion: Some(PromoteRules::new(QueueId(2), 32)),
             promoted_rest: Duration::from_secs(10),
-            orders: Vec::new(),
+            wishes: Vec::new(),
             promotion_failures: 0,
             moves: Vec::new(),
+            orders: Vec::new(),
             sender_refusals: 10,
             fallback: None,
             census_every: 100_000,
@@ -254,30 +260,30 @@ fn rules(rng: &mut fastrand::Rng, queues: u16) -> PromoteRules {
     }
 }
 
-/// Orders of all kinds at any time, and destinations whose hosts change.
-fn orders(
+/// Wishes of all kinds at any time, and destinations whose hosts change.
+fn wishes(
     rng: &mut fastrand::Rng,
     destinations: u32,
     sites: u32,
 ) -> (Vec<Planned>, Vec<Rehosting>) {
     let longest = [200, 3000, 60_000, 600_000][rng.usize(0..4)];
-    let order = |rng: &mut fastrand::Rng| {
+    let wish = |rng: &mut fastrand::Rng| {
         let d = rng.u32(0..destinations);
         match rng.bool() {
-            true => Order::Promote(d),
-            false => Order::Demote(d, rng.bool()),
+            true => Wish::Promote(d),
+            false => Wish::Demote(d, rng.bool()),
         }
     };
-    let orders = (0..rng.u32(0..10)).map(|_| {
+    let wishes = (0..rng.u32(0..10)).map(|_| {
         let at = Duration::from_millis(rng.u64(0..longest));
-        (at, order(rng))
+        (at, wish(rng))
     });
-    let orders = orders.collect();
+    let wishes = wishes.collect();
     let moves = (0..rng.u32(0..6).saturating_sub(2)).map(|_| {
         let d = rng.u32(0..destinations);
         (d, rng.u32(0..sites), rng.u32(1..4))
     });
-    (orders, moves.collect())
+    (wishes, moves.collect())
 }
 
 fn manner(rng: &mut fastrand::Rng) -> Manner {

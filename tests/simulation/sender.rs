@@ -115,6 +115,9 @@ impl World {
         let Some(site) = self.scenario.site_of(destination) else {
             return;
         };
+        if self.books.queues[q].orders.drops(destination) {
+            return; // it is the operator's reason
+        }
         if self.books.words.is_stopped(q, SiteId(site)) && !self.queues[q].stopped {
             assert_ne!(status, Status::Queued, "left without a reason");
         }

@@ -38,7 +38,8 @@ impl World {
             if site_of(id).is_none() {
                 continue; // its site changes
             }
-            if place == Place::Waiting && dispatcher.knows(id) && !passed.contains_key(&id) {
+            let waits = place == Place::Waiting && !books.orders.holds(id);
+            if waits && dispatcher.knows(id) && !passed.contains_key(&id) {
                 let other = |other: &&DestinationId| site_of(**other) == site_of(id);
                 let runs = books.served.iter().filter(other).count() as u32;
                 let count = match books.passed.get(&id) {

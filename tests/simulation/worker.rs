@@ -22,6 +22,7 @@ pub enum Item {
 pub struct Job {
     pub destination: DestinationId,
     pub site: SiteId,
+    pub serial: u64,
     pub source: SourceNo,
     pub envelopes: Vec<Envelope>,
 }
@@ -33,6 +34,8 @@ pub struct FakeWorker {
     source: SourceNo,
     /// Messages accepted on the session.
     accepted: u32,
+    /// Runs up to this number are to be given back.
+    mark: u64,
     doing: Doing,
 }
 
@@ -43,6 +46,7 @@ impl Default for FakeWorker {
             session: None,
             source: SourceNo(0),
             accepted: 0,
+            mark: 0,
             doing: Doing::Nothing,
         }
     }
@@ -102,6 +106,11 @@ impl World {
         );
     }
 
+    /// The worker is told to give back what it has not begun of a run.
+    pub fn mark(&mut self, q: usize, id: WorkerId, serial: u64) {
+        self.worker(q, id).mark = serial;
+    }
+
     fn worker(&mut self, q: usize, id: WorkerId) -> &mut FakeWorker {
         let worker = self.queues[q].workers.get_mut(&id);
         worker.unwrap_or_else(|| panic!("{id:?} has no thread"))
@@ -155,10 +164,11 @@ impl World {
     }
 
     fn begin(&mut self, q: usize, id: WorkerId, job: Job) {
-        if self.stop_sent {
+        if self.stop_sent || self.worker(q, id).mark >= job.serial {
             let envelopes = job.envelopes.clone();
             let outcome = Outcome {
                 returned: envelopes,
+                session: None,
                 ..Outcome::default()
             };
             return self.report(q, id, job, outcome, Vec::new());
@@ -231,7 +241,14 @@ impl World {
         let mut failed = false;
         let (mut sender, mut said) = (SenderReplies::default(), Vec::new());
         let groups = job.envelopes.chunk_by(|a, b| a.message == b.message);
+        // The first message may have been under way by then.
+        let marked = self.worker(q, id).mark >= job.serial;
+        let mut under_way = marked && self.rng.bool();
         for group in groups {
+            if marked && !std::mem::take(&mut under_way) {
+                returned.extend_from_slice(group);
+                continue;
+            }
             // Who goes on after a complaint is the queue's decision.
             if failed || sender.ends_refused() || self.worker(q, id).session.is_none() {
                 returned.extend_from_slice(group);

@@ -11,12 +11,14 @@ use mailer::mail::{
     Status, Verdict, WorkerId,
 };
 use mailer::queue::{
-    Action, Dispatcher, DispatcherConfig, Event, News, PermitTable, Resolution, Route, origin_of,
+    Action, Dispatcher, DispatcherConfig, Event, News, Order, PermitTable, Resolution, Route,
+    origin_of,
 };
 use mailer::retry::RetryPolicy;
 
 use crate::check::Books;
-use crate::scenario::{Naming, Order, Scenario};
+use crate::scenario::{Naming, Scenario, Wish};
+use crate::tally::Tally;
 use crate::worker::{FakeWorker, Item, Job};
 
 pub type Plan = u32;
@@ -31,75 +33,12 @@ pub enum Happening {
     Wake(usize),
     /// A worker goes on with what it does.
     Step(usize, WorkerId),
+    /// The operator orders something.
+    Order(Order),
     /// A signal stops the run.
     Stop,
-    /// The operator wants something.
-    Order(Order),
-}
-
-/// What happened, to know that the scenarios cover it.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Tally {
-    pub events: u64,
-    pub assigned: u64,
-    pub ahead: u64,
-    pub recalled: u64,
-    pub retried: u64,
-    pub forwarded: u64,
-    pub refused: u64,
-    pub left: u64,
-    pub notices: u64,
-    pub deaths: u64,
-    pub expired: u64,
-    pub held: u64,
-    pub delivered: u64,
-    pub sites_stopped: u64,
-    pub fell_back: u64,
-    pub promoted: u64,
-    pub promotions_failed: u64,
-    pub handed_back: u64,
-    pub demoted: u64,
-    pub moved_delayed: u64,
-    pub rehosted: u64,
-}
-
-impl Tally {
-    pub fn add(&mut self, other: &Tally) {
-        for (sum, part) in self.fields().into_iter().zip(other.clone().fields()) {
-            *sum += *part;
-        }
-    }
-
-    fn fields(&mut self) -> [&mut u64; 21] {
-        [
-            &mut self.events,
-            &mut self.assigned,
-            &mut self.ahead,
-            &mut self.recalled,
-            &mut self.retried,
-            &mut self.forwarded,
-            &mut self.refused,
-            &mut self.left,
-            &mut self.notices,
-            &mut self.deaths,
-            &mut self.expired,
-            &mut self.held,
-            &mut self.delivered,
-            &mut self.sites_stopped,
-            &mut self.fell_back,
-            &mut self.promoted,
-            &mut self.promotions_failed,
-            &mut self.handed_back,
-            &mut self.demoted,
-            &mut self.moved_delayed,
-            &mut self.rehosted,
-        ]
-    }
-
-    pub fn assert_everything_happened(&mut self) {
-        let shown = format!("{self:?}");
-        assert!(self.fields().iter().all(|count| **count > 0), "{shown}");
-    }
+    /// The operator wants a site promoted, or back.
+    Wish(Wish),
 }
 
 pub struct Queue {
@@ -211,11 +150,12 @@ impl World {
             let at = self.start + self.scenario.posts[post].at;
             self.at(at, Happening::Post(post));
         }
+        self.put_orders_on_agenda();
         if let Some(stop) = self.scenario.stop {
             self.at(self.start + stop, Happening::Stop);
         }
-        for (after, order) in self.scenario.orders.clone() {
-            self.at(self.start + after, Happening::Order(order));
+        for (after, wish) in self.scenario.wishes.clone() {
+            self.at(self.start + after, Happening::Wish(wish));
         }
         if self.scenario.posts.is_empty() {
             self.close_inputs();
@@ -274,7 +214,8 @@ impl World {
                 }
             }
             Happening::Step(q, worker) => self.step(q, worker),
-            Happening::Order(order) => self.order(order),
+            Happening::Wish(wish) => self.wish(wish),
+            Happening::Order(order) => self.order(&order),
             Happening::Stop => {
                 self.stop_sent = true;
                 for q in 0..self.queues.len() {
@@ -374,6 +315,7 @@ impl World {
                 site,
                 source,
                 plan,
+                serial,
                 envelopes,
                 ..
             } => {
@@ -381,6 +323,7 @@ impl World {
                 self.tally.assigned += 1;
                 self.check_not_stopped(q, site);
                 self.check_promoted(q, site);
+                self.check_orders(q, destination);
                 self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
                 let ahead = self.books.assigned(q, worker, site, &envelopes);
@@ -389,12 +332,15 @@ impl World {
                 let job = Job {
                     destination,
                     site,
+                    serial,
                     source,
                     envelopes,
                 };
                 self.hand_to(q, worker, Item::Job(job));
             }
             Action::Recall { worker } => self.recall(q, worker),
+            Action::GiveBack { worker, serial } => self.mark(q, worker, serial),
+            Action::Answer(answer) => self.note_answer(q, &answer),
             Action::Retire { worker } => {
                 self.books.retired(q, worker);
                 self.hand_to(q, worker, Item::Retire);

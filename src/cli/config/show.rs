@@ -134,6 +134,18 @@ fn general(settings: &Settings, file: &mut Lines) {
         "where files of a run live",
     );
     limits(settings, file);
+    let providers = settings.providers_file.as_ref();
+    file.set_or(
+        "providers",
+        providers.map(|path| text(&path.display().to_string())),
+        "\"providers.toml\"",
+        "only what comes with the program is known of large providers",
+    );
+    file.set(
+        "memory",
+        settings.memory.to_string(),
+        "what is learned of receivers is kept for the next run",
+    );
     file.set(
         "sync",
         settings.sync.to_string(),
@@ -188,6 +200,11 @@ fn limits(settings: &Settings, file: &mut Lines) {
         "promote_queues_max",
         promote.queues_max.to_string(),
         "queues for them at a time",
+    );
+    file.set(
+        "stop_on",
+        list(&strings(&settings.stop_on)),
+        "when a run stops, as in refused>5%",
     );
     file.set(
         "max_chunk",

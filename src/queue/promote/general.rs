@@ -178,15 +178,10 @@ impl<P: Clone> Dispatcher<P> {
     /// What the general queue and a promoted one are told.
     pub(in crate::queue) fn step(&mut self, step: Step, t: &mut Turn<'_, P>) {
         match step {
-            Step::Promote(id) => {
-                if let Some(d) = self.backlog.find(id) {
-                    // An order that cannot be carried out leaves all as it is.
-                    let _ = self.promote_now(d, t);
-                }
-            }
             Step::Demote(id) => {
                 if let Some(d) = self.backlog.find(id) {
-                    self.demote_now(d, t);
+                    // What it cannot hand back stays.
+                    let _ = self.demote_now(d, t);
                 }
             }
             Step::Begun { queue, site } if queue == self.config.queue => self.begin(site),

@@ -9,7 +9,7 @@ use super::super::backlog::State;
 use super::super::dispatcher::{Dispatcher, Turn};
 use super::super::event::{Action, Route};
 use super::super::site::Gate;
-use super::{Promotion, Rest, Step};
+use super::{Promotion, Rest, Step, Unpromoted};
 use crate::mail::{QueueId, SiteId};
 
 impl<P: Clone> Dispatcher<P> {
@@ -50,26 +50,33 @@ impl<P: Clone> Dispatcher<P> {
         self.hand_over(d, QueueId::GENERAL, waiting, Vec::new(), route, t);
     }
 
-    /// The operator wants the site of destination `d` back in the general queue. False if it was not promoted.
-    pub(in crate::queue) fn demote_now(&mut self, d: u32, t: &mut Turn<'_, P>) -> bool {
+    /// The operator wants the site of destination `d` back in the general queue. Returns the queue it had.
+    pub(in crate::queue) fn demote_now(
+        &mut self,
+        d: u32,
+        t: &mut Turn<'_, P>,
+    ) -> Result<QueueId, Unpromoted> {
         if self.is_promoted() {
-            let is_its = !matches!(self.backlog[d].state, State::Moved(_));
-            if is_its {
-                self.hand_back(true, t);
+            if matches!(self.backlog[d].state, State::Moved(_)) {
+                return Err(Unpromoted::Never);
             }
-            return is_its;
+            return match self.hand_back(true, t) {
+                true => Ok(self.config.queue),
+                false => Err(Unpromoted::Rests),
+            };
         }
         let State::Moved(queue) = self.backlog[d].state else {
-            return false;
+            return Err(Unpromoted::Already);
         };
         let is_promoted = self.promotions.by_site.values().any(|own| *own == queue);
-        if is_promoted {
-            t.actions.push(Action::Pass {
-                queue,
-                step: Step::Demote(self.backlog[d].id),
-            });
+        if !is_promoted {
+            return Err(Unpromoted::Never);
         }
-        is_promoted
+        t.actions.push(Action::Pass {
+            queue,
+            step: Step::Demote(self.backlog[d].id),
+        });
+        Ok(queue)
     }
 
     /// The last of an event in a promoted queue: hands its site back once that has had no mail for a while, and says when
@@ -122,12 +129,13 @@ impl<P: Clone> Dispatcher<P> {
     }
 
     /// Hands the site back to the general queue, with all its mail. What workers hold follows as they end their runs.
-    fn hand_back(&mut self, by_order: bool, t: &mut Turn<'_, P>) {
+    /// False if it is not handed back.
+    fn hand_back(&mut self, by_order: bool, t: &mut Turn<'_, P>) -> bool {
         let Some(site) = self.promotions.site else {
-            return;
+            return false;
         };
         if self.promotions.leaving || self.stopped || self.is_refused_by(site) {
-            return;
+            return false;
         }
         self.promotions.leaving = true;
         let queue = self.config.queue;
@@ -147,6 +155,7 @@ impl<P: Clone> Dispatcher<P> {
         for w in self.workers.all() {
             self.recall(w, t);
         }
+        true
     }
 
     fn rest_of(&self, s: u32, now: Instant) -> Option<Rest> {
