@@ -267,6 +267,8 @@ impl World {
         self.queues[q]
             .dispatcher
             .on(event, self.now, &self.permits, &mut actions);
+        // As the engine does: what was promised in the event is promised before anything is carried out.
+        self.send_notices();
         for action in actions {
             self.carry_out(q, action);
         }
