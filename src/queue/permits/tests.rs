@@ -294,10 +294,10 @@ fn sessions_that_do_not_open_cannot_hold_all_threads() {
     assert!(!open(&mut table, 51, C, Phase::First));
     table.take_notices();
     table.end_opening(SiteId(1), A, ONE, Phase::First);
-    let told = notice(B, Permit::Connect(Phase::First), News::Free);
-    assert_eq!(table.take_notices(), [told], "first in, first out");
-    assert!(!open(&mut table, 52, C, Phase::First), "B stands before");
+    let told = [A, B, C].map(|queue| notice(queue, Permit::Connect(Phase::First), News::Free));
+    assert_eq!(table.take_notices(), told, "the first in line first");
     assert!(open(&mut table, 50, B, Phase::First));
+    assert!(!open(&mut table, 51, C, Phase::First));
     table.end_opening(SiteId(2), A, ONE, Phase::First);
     let told = notice(C, Permit::Connect(Phase::First), News::Free);
     assert_eq!(table.take_notices(), [told]);
@@ -437,5 +437,6 @@ fn each_queue_is_due_a_share_by_its_weight_and_nobody_gives_his_last_worker_to_o
     // Somebody who has none gets one, whatever he weighs.
     table.set_queue_weight(QueueId(3), 1);
     assert!(!table.take_worker(QueueId(3)));
-    assert_eq!(table.worker_wanted(C), Wanted::Yes);
+    assert_eq!(table.worker_wanted(A), Wanted::Yes);
+    assert_eq!(table.worker_wanted(C), Wanted::IfIdle, "still its only one");
 }
