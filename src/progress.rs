@@ -134,7 +134,7 @@ fn headline(gauges: &Gauges) -> String {
 fn line(queue: &QueueGauges, rate: f64) -> String {
     format!(
         "{:<10} {:>4} workers {:>5} sending {:>8} waiting {:>7} delayed {:>6.0}/s",
-        crate::mail::verdict::printable(&queue.name, 10),
+        crate::mail::verdict::printable(&queue.name(), 10),
         queue.workers.load(Relaxed),
         queue.in_hand.load(Relaxed),
         queue.waiting.load(Relaxed),

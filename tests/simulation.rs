@@ -12,10 +12,14 @@ mod desk;
 mod fallback;
 #[path = "simulation/orders.rs"]
 mod orders;
+#[path = "simulation/promotion.rs"]
+mod promotion;
 #[path = "simulation/scenario.rs"]
 mod scenario;
 #[path = "simulation/sender.rs"]
 mod sender;
+#[path = "simulation/tally.rs"]
+mod tally;
 #[path = "simulation/turns.rs"]
 mod turns;
 #[path = "simulation/worker.rs"]
@@ -43,7 +47,7 @@ fn invariants_hold_after_every_event() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(10_000),
     };
-    let mut total = world::Tally::default();
+    let mut total = tally::Tally::default();
     for seed in seeds.clone() {
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut world = World::new(Scenario::small(seed));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
-use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
+use crate::engine::settings::{DomainSettings, Promote, QueueSettings, Settings};
 use crate::engine::stop_on::StopRule;
 use crate::ledger::record::are_kept;
 
@@ -60,6 +60,10 @@ struct File {
     source_rate: Option<RateKey>,
     max_recipients: Option<usize>,
     sender_refusals: Option<u32>,
+    promote: Option<bool>,
+    promote_share: Option<f64>,
+    promote_min: Option<usize>,
+    promote_queues_max: Option<u16>,
     stop_on: Option<Vec<String>>,
     idle: Option<Time>,
     session_age: Option<Time>,
@@ -245,6 +249,11 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set(&mut settings.sessions_per_site, file.max_sessions);
     set(&mut settings.recipients_max, file.max_recipients);
     set(&mut settings.sender_refusals, file.sender_refusals);
+    let promote = &mut settings.promote;
+    set(&mut promote.is_on, file.promote);
+    set(&mut promote.share, file.promote_share);
+    set(&mut promote.min, file.promote_min);
+    set(&mut promote.queues_max, file.promote_queues_max);
     settings.stop_on = stop_rules(&file.stop_on.take().unwrap_or_default())?;
     set_time(&mut settings.dns_timeout, file.dns_timeout);
     set_time(&mut settings.idle, file.idle);
@@ -457,6 +466,13 @@ fn check(settings: &Settings) -> Result<()> {
     if settings.recipients_max == 0 || settings.sessions_per_site == 0 || settings.workers_max == 0
     {
         return config("max_recipients, max_sessions and max_workers must be at least 1".into());
+    }
+    if !(0.0..=1.0).contains(&settings.promote.share) {
+        return config("promote_share must be between 0.0 and 1.0".into());
+    }
+    if settings.promote.queues_max > Promote::QUEUES_MAX {
+        let most = Promote::QUEUES_MAX;
+        return config(format!("promote_queues_max must be at most {most}"));
     }
     check_pace(settings)?;
     if !(1..=100).contains(&settings.fallback_after) {

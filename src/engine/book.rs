@@ -84,6 +84,13 @@ impl Book {
         let _ = self.entries.send(entry);
     }
 
+    /// What is recorded of `queue` from now on is of the queue that is called `name`.
+    pub fn name_queue(&self, queue: QueueId, name: &str) {
+        if let Err(error) = self.journal.name_queue(queue, name) {
+            self.fail(&error);
+        }
+    }
+
     /// Something could not be recorded.
     pub fn fail(&self, error: &io::Error) {
         self.enter(Entry::Failed(io::Error::new(

@@ -11,7 +11,9 @@
 //! | `hosts`, `memory`, `reach` | what is known of hosts; what other runs knew and will know; whether the network can be reached at all |
 //! | `resolve`, `pool` | the resolver pool's work; its threads |
 //! | `permits`, `shared` | what queues share; what all threads share |
+//! | `promoted` | the queues for promoted sites |
 //! | `control` | orders of the operator: the socket, what becomes of them, what is shown |
+//! | `levers` | what can be changed while a run goes on |
 //! | `limits` | how many workers this machine has room for |
 //! | `stop_on` | when a run stops because too much of it goes wrong |
 //! | `book` | the ledger's thread |
@@ -30,6 +32,7 @@ pub mod dial;
 pub mod explain;
 pub mod guard;
 pub mod hosts;
+pub mod levers;
 pub mod limits;
 pub mod memory;
 pub mod parcel;
@@ -37,6 +40,7 @@ mod parts;
 pub mod past;
 pub mod permits;
 pub mod pool;
+pub mod promoted;
 pub mod queue;
 pub mod reach;
 pub mod resolve;

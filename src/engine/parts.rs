@@ -3,7 +3,7 @@
 //! Nothing is started here, and nothing of the mail is known. What contradicts itself is a [`StartError`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::permits::PermitLimits;
 use super::resolve::{Finder, Means, Policies};
@@ -13,11 +13,14 @@ use super::sources;
 use crate::dns::{Resolver, ResolverSettings};
 use crate::mail::QueueId;
 use crate::net::TlsNeeds;
-use crate::queue::DispatcherConfig;
 use crate::queue::terms::{Bounds, SiteTerms};
+use crate::queue::{DispatcherConfig, PromoteRules, Promotion};
 use crate::retry::RetryPolicy;
 use crate::route::{QueueRule, RouteTable};
 use crate::smtp::TlsPolicy;
+
+/// A promoted queue that has had no mail for so long hands its site back.
+const PROMOTED_REST: Duration = Duration::from_secs(10);
 
 /// Which queue handles what.
 pub(super) fn routes(settings: &Settings) -> Result<RouteTable, StartError> {
@@ -34,6 +37,20 @@ pub(super) fn routes(settings: &Settings) -> Result<RouteTable, StartError> {
 pub(super) fn queue_names(routes: &RouteTable) -> Vec<String> {
     let ids = (0..routes.queues()).map(|at| QueueId(at as u16));
     ids.map(|id| routes.name(id).to_owned()).collect()
+}
+
+/// How many queues there are for promoted sites. A worker is kept for each queue that has none, of a quarter of all workers:
+/// there are no more queues than that. Relays are one site, which is nobody's to be promoted.
+pub(super) fn promoted_queues(settings: &Settings) -> u16 {
+    if !settings.promote.is_on || !settings.relays.is_empty() {
+        return 0;
+    }
+    let configured = settings.queues.len() as u32 + 1;
+    let room = (settings.workers_max / 4).saturating_sub(configured);
+    settings
+        .promote
+        .queues_max
+        .min(u16::try_from(room).unwrap_or(u16::MAX))
 }
 
 /// How hosts are found.
@@ -156,6 +173,18 @@ pub(super) fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherC
         .index()
         .checked_sub(1)
         .and_then(|at| settings.queues.get(at));
+    let configured = settings.queues.len();
+    let rules = PromoteRules {
+        share: settings.promote.share,
+        min: settings.promote.min,
+        ..PromoteRules::new(QueueId(configured as u16 + 1), promoted_queues(settings))
+    };
+    let promotion = match id {
+        _ if rules.queues == 0 => Promotion::Never,
+        QueueId::GENERAL => Promotion::Watch(rules),
+        id if id.index() > configured => Promotion::Promoted(PROMOTED_REST),
+        _ => Promotion::Never,
+    };
     let workers_max = own
         .and_then(|queue| queue.workers_max)
         .unwrap_or(settings.workers_max);
@@ -164,6 +193,7 @@ pub(super) fn dispatcher_config(id: QueueId, settings: &Settings) -> DispatcherC
         sender_refusals: settings.sender_refusals,
         fallback_after: (!settings.fallback.is_empty()).then_some(settings.fallback_after),
         idle: settings.idle,
+        promotion,
         sources: sources::count(&settings.bind),
         session_backlog: settings.session_backlog,
         retry: retry_policy(settings),

@@ -85,6 +85,11 @@ impl SharedPermits {
         });
     }
 
+    /// A queue that may get mail: a worker is kept for it.
+    pub fn open(&self, queue: QueueId) {
+        self.change(|table| table.open(queue));
+    }
+
     /// What a site has come to.
     pub fn site_status(&self, site: SiteId) -> SiteStatus {
         self.change(|table| table.site_status(site))

@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unboun
 
 use super::guard::{Alive, Watch};
 use super::permits::SharedPermits;
+use super::promoted::Slots;
 use super::resolve::Exchange;
 use super::router::DestinationNames;
 use super::shared::Shared;
@@ -28,7 +29,7 @@ use crate::mail::{
     DestinationId, Envelope, Passage, QueueId, SiteId, Stage, Status, Verdict, WorkerId,
 };
 use crate::queue::event::{Action, Event};
-use crate::queue::{Answer, Dispatcher, origin_of};
+use crate::queue::{Answer, Dispatcher, Step, origin_of};
 
 /// What arrives at a queue.
 pub type Inbox = Event<Arc<Exchange>>;
@@ -63,6 +64,8 @@ pub struct Ways {
     pub permits: Arc<SharedPermits>,
     /// Over the threads that queues start.
     pub watch: Watch,
+    /// The queues for promoted sites.
+    pub slots: Arc<Slots>,
 }
 
 /// A queue's thread.
@@ -81,6 +84,8 @@ pub struct QueueThread {
     /// Sites that were stopped, with their numbers in [`Shared::stops`].
     stopped: Vec<(SiteId, usize)>,
     teller: Teller,
+    /// Its share of the workers, as the permit table knows it.
+    weight: u32,
 }
 
 /// A worker as its queue holds it.
@@ -116,6 +121,7 @@ impl QueueThread {
             input_closed: false,
             actions: Vec::new(),
             stopped: Vec::new(),
+            weight: 0,
         }
     }
 
@@ -130,6 +136,7 @@ impl QueueThread {
                 };
                 self.handle(event);
             }
+            self.weigh();
             self.show();
         }
         self.ways.permits.close(self.id);
@@ -239,15 +246,25 @@ impl QueueThread {
                 queue,
                 destination,
                 envelopes,
+                delayed,
                 route,
+                takes_over,
             } => {
                 let event = Event::Forwarded {
                     destination,
                     envelopes,
+                    delayed,
                     route,
+                    takes_over,
                 };
                 let _ = self.ways.inboxes[queue.index()].send(event);
             }
+            Action::Promote {
+                queue,
+                site,
+                destination,
+            } => self.promote(queue, site, destination),
+            Action::Pass { queue, step } => self.pass(queue, step),
             Action::Refuse {
                 envelopes, verdict, ..
             } => self.tell(&envelopes, &verdict),
@@ -263,6 +280,50 @@ impl QueueThread {
                 verdict,
                 left,
             } => self.note_stop(site, destination, verdict, left),
+        }
+    }
+
+    /// Starts the queue for a promoted site: it hears first which site it has, then of its mail.
+    fn promote(&mut self, queue: QueueId, site: SiteId, destination: DestinationId) {
+        if self
+            .ways
+            .slots
+            .open(queue, &self.ways, &self.shared)
+            .is_err()
+        {
+            return self.handle(Event::Promotion(Step::Failed { queue }));
+        }
+        let name = self.ways.names.get(destination.index());
+        let name = name.map_or("promoted", |name| &**name);
+        // Before anything is sent from it. What cannot be recorded ends the run.
+        self.shared.book.name_queue(queue, name);
+        if let Some(gauges) = self.shared.gauges.queues.get(queue.index()) {
+            gauges.rename(name);
+        }
+        self.ways.permits.open(queue);
+        let begun = Step::Begun { queue, site };
+        let _ = self.ways.inboxes[queue.index()].send(Event::Promotion(begun.clone()));
+        self.handle(Event::Promotion(begun));
+    }
+
+    /// Tells another queue about a promotion.
+    fn pass(&self, queue: QueueId, step: Step) {
+        if let Step::Vacated { queue: own } = step {
+            // Before the general queue may take it again.
+            self.ways.permits.close(own);
+            if let Some(gauges) = self.shared.gauges.queues.get(own.index()) {
+                gauges.rename("");
+            }
+        }
+        let _ = self.ways.inboxes[queue.index()].send(Event::Promotion(step));
+    }
+
+    /// Tells the permit table what share of the workers this queue is due, if that has changed.
+    fn weigh(&mut self) {
+        let weight = self.dispatcher.weight();
+        if weight != self.weight {
+            self.weight = weight;
+            self.ways.permits.set_queue_weight(self.id, weight);
         }
     }
 

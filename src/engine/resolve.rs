@@ -148,7 +148,9 @@ impl Finder {
         let plan = found?;
         let hosts = plan.hosts.iter().map(|host| &*host.name);
         let by_hosts = self.routes.queue_of_hosts(hosts);
-        let queue = by_hosts.filter(|_| asker == QueueId::GENERAL);
+        // Queues for promoted sites ask as the general one does.
+        let is_configured = specific(asker).is_some_and(|at| at < self.policies.queues.len());
+        let queue = by_hosts.filter(|_| !is_configured);
         let provider = match &self.means {
             // All names of the set, those without an address included.
             Means::Dns(_) => self.providers.of_hosts(plan.site.split(',')).cloned(),

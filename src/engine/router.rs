@@ -217,15 +217,20 @@ pub struct Router {
     relay_numbers: HashMap<(QueueId, Option<TlsPolicy>), DestinationId>,
     interner: Interner,
     inboxes: Vec<Sender<Inbox>>,
+    /// Queues forward mail to one another until the end of the run.
+    forwards: bool,
 }
 
 impl Router {
-    /// A router to these inboxes; `relayed` holds the TLS policies, if all mail goes to relays and not to MX hosts.
+    /// A router to these inboxes; `relayed` holds the TLS policies, if all mail goes to relays and not to MX hosts; `promotes`:
+    /// sites may get queues of their own.
     pub fn new(
         routes: Arc<RouteTable>,
         relayed: Option<Arc<Policies>>,
         inboxes: Vec<Sender<Inbox>>,
+        promotes: bool,
     ) -> Router {
+        let forwards = promotes || routes.has_mx_patterns();
         let (known, relay_numbers, interner) = Default::default();
         Router {
             routes,
@@ -234,6 +239,7 @@ impl Router {
             relay_numbers,
             interner,
             inboxes,
+            forwards,
         }
     }
 
@@ -287,10 +293,10 @@ impl Router {
         let _ = self.inboxes[queue.index()].send(event);
     }
 
-    /// Nothing more will be posted. Where MX patterns are configured, queues still forward to one another: there, the
-    /// end of the run tells them.
+    /// Nothing more will be posted. Where MX patterns are configured, or sites are promoted, queues still forward to one
+    /// another: there, the end of the run tells them.
     fn close_input(&self) {
-        if self.routes.has_mx_patterns() {
+        if self.forwards {
             return;
         }
         for inbox in &self.inboxes {

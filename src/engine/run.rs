@@ -10,7 +10,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use super::book::{self, Book, Entry};
 use super::control::{Control, Operator};
 use super::guard::{Breakdown, Watch};
+use super::levers::Levers;
 use super::limits;
 use super::memory::{self, Memory};
 use super::parts;
 use super::past::Past;
 use super::permits::SharedPermits;
 use super::pool::{Crew, Pool};
+use super::promoted::Slots;
 use super::queue::{Inbox, QueueThread, Ways};
 use super::router::{self, Addressed, ReadEnd, Reading, Router};
 use super::settings::Settings;
@@ -39,7 +41,6 @@ use crate::mail::{QueueId, SourceNo};
 use crate::net::{self, Tls, TlsError};
 use crate::queue::Dispatcher;
 use crate::queue::event::Event;
-use crate::route::RouteTable;
 
 /// Chunks of messages that intake may be ahead of the router.
 const CHUNKS_AHEAD: usize = 16;
@@ -92,17 +93,6 @@ pub struct Running {
     router: JoinHandle<()>,
     queues: Vec<JoinHandle<()>>,
     over: Receiver<()>,
-}
-
-/// What can be changed while a run goes on.
-pub struct Levers {
-    pub(super) routes: Arc<RouteTable>,
-    pub(super) permits: Arc<SharedPermits>,
-    pub(super) inboxes: Vec<Sender<Inbox>>,
-    /// Workers that this machine has room for.
-    pub(super) room: u32,
-    /// The settings whose limits are in force.
-    in_force: Mutex<Settings>,
 }
 
 /// What a run came to.
@@ -160,22 +150,28 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
     let routes = Arc::new(parts::routes(&settings)?);
     let policies = Arc::new(parts::policies(&settings)?);
     let finder = parts::finder(&settings, &routes, &policies)?;
-    let names = parts::queue_names(&routes);
+    let mut names = parts::queue_names(&routes);
+    let configured = names.len();
+    let promoted = parts::promoted_queues(&settings);
+    names.resize(configured + usize::from(promoted), String::new());
     let (to_ledger, entries) = unbounded();
     let book = Book::new(to_ledger, ledger.journal());
-    let (inboxes, receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
+    let (inboxes, mut receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
     let shared = share(settings, store, book, &names)?;
     let watch = Watch::new(Arc::clone(&shared), &inboxes);
     let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes, &watch)?;
     let relayed = (!shared.settings.relays.is_empty()).then_some(policies);
-    let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone());
+    let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone(), promoted > 0);
     let no_dns = Arc::new(AtomicBool::new(false));
     let (questions, asked) = unbounded();
-    let permits = permits(&shared.settings, &names, &inboxes);
+    let permits = permits(&shared.settings, &names[..configured], &inboxes);
+    let spare = receivers.split_off(configured);
+    let slots = Arc::new(slots(configured, spare, &shared.settings));
     let (memory, memory_keeper) = remember(store_of_hosts, &shared, &permits)?;
     let (answers, answered) = unbounded();
     let destinations = router.names();
     let ways = Ways {
+        slots: Arc::clone(&slots),
         questions,
         names: router.names(),
         answers,
@@ -211,6 +207,7 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         permits,
         inboxes: inboxes.clone(),
         room,
+        slots,
     });
     let operator = Operator::new(
         Arc::clone(&levers),
@@ -240,6 +237,15 @@ pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> 
         queues,
         over,
     })
+}
+
+/// The queues for promoted sites. They are as patient as the others: their time counts from now.
+fn slots(first: usize, inboxes: Vec<Receiver<Inbox>>, settings: &Settings) -> Slots {
+    let queues = (first..).zip(inboxes).map(|(number, inbox)| {
+        let config = parts::dispatcher_config(QueueId(number as u16), settings);
+        (inbox, config)
+    });
+    Slots::new(first, queues.collect())
 }
 
 fn permits(settings: &Settings, names: &[String], inboxes: &[Sender<Inbox>]) -> Arc<SharedPermits> {
@@ -439,6 +445,7 @@ impl Running {
             None
         };
         drop(self.inboxes);
+        let slots = Arc::clone(&self.levers.slots);
         drop(self.levers);
         let breakdown = self.shared.breakdown().cloned();
         // After a breakdown some may wait for what never comes. They send nothing more.
@@ -448,6 +455,9 @@ impl Running {
         // Queues wait for nobody but their workers, which have nothing left to do.
         for queue in self.queues.into_iter().filter(|_| breakdown.is_none()) {
             let _ = queue.join();
+        }
+        if breakdown.is_none() {
+            slots.join();
         }
         let (mut ledger, mut ledger_failure) = self
             .keeper
@@ -467,47 +477,6 @@ impl Running {
             breakdown,
             forgiven: self.shared.forgiven().cloned(),
             memory_trouble: self.memory.end(),
-        }
-    }
-}
-
-impl Levers {
-    fn lock(&self) -> MutexGuard<'_, Settings> {
-        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The settings whose limits are in force.
-    pub fn in_force(&self) -> Settings {
-        self.lock().clone()
-    }
-
-    /// Changes limits that are in force: what was set before, by whomever, stays.
-    pub fn change<T>(&self, act: impl FnOnce(&mut Settings) -> T) -> T {
-        let mut settings = self.lock();
-        let outcome = act(&mut settings);
-        self.set_limits(&settings);
-        outcome
-    }
-
-    /// Puts the limits of `settings` into force: workers in total and per queue, sessions per site, rates. More takes effect at
-    /// once, less as runs of mail end. Queues are those of the start.
-    pub fn set_limits(&self, settings: &Settings) {
-        let limits = |id: QueueId| {
-            settings
-                .queues
-                .iter()
-                .find(|queue| queue.name == self.routes.name(id))
-        };
-        let ids = (0..self.routes.queues()).map(|at| QueueId(at as u16));
-        let workers_max = settings.workers_max.min(self.room);
-        let names = ids.clone().map(|id| self.routes.name(id));
-        self.permits
-            .set_limits(&parts::permit_limits(settings, workers_max, names));
-        for (inbox, id) in self.inboxes.iter().zip(ids) {
-            let workers_max = limits(id)
-                .and_then(|own| own.workers_max)
-                .unwrap_or(workers_max);
-            let _ = inbox.send(Event::LimitsChanged { workers_max });
         }
     }
 }

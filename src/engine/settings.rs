@@ -79,6 +79,8 @@ pub struct Settings {
     /// Distinct messages that a site may refuse because of the sender, none accepted in between, before it is stopped for
     /// the rest of the run; 0: any number.
     pub sender_refusals: u32,
+    /// Whether, when and where to sites get queues of their own while the run goes on.
+    pub promote: Promote,
     /// When the run stops because too much of it goes wrong.
     pub stop_on: Vec<StopRule>,
     /// How long a worker without mail keeps its session and itself.
@@ -187,6 +189,35 @@ pub struct QueueSettings {
     pub tls: Option<TlsPolicy>,
 }
 
+/// When sites get queues of their own while the run goes on.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Promote {
+    /// They do.
+    pub is_on: bool,
+    /// Sites with more than this share of the mail that is pending in the general queue,
+    pub share: f64,
+    /// and with more recipients than this.
+    pub min: usize,
+    /// Such queues at a time, at most.
+    pub queues_max: u16,
+}
+
+impl Promote {
+    /// The most queues for promoted sites that there can be.
+    pub const QUEUES_MAX: u16 = 32;
+}
+
+impl Default for Promote {
+    fn default() -> Promote {
+        Promote {
+            is_on: true,
+            share: 0.005,
+            min: 50,
+            queues_max: Promote::QUEUES_MAX,
+        }
+    }
+}
+
 /// Deadlines, each for the whole of its stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeouts {
@@ -262,6 +293,7 @@ impl Default for Settings {
             source_rate: None,
             recipients_max: 50,
             sender_refusals: 10,
+            promote: Promote::default(),
             stop_on: Vec::new(),
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,

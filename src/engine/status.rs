@@ -3,6 +3,7 @@
 //! Only numbers for the eye: nothing is decided from them, so relaxed atomics do.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::mail::Status;
 
@@ -21,10 +22,9 @@ pub struct Gauges {
 }
 
 /// Gauges of one queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct QueueGauges {
-    /// The queue's name.
-    pub name: String,
+    name: RwLock<Arc<str>>,
     /// Worker threads.
     pub workers: AtomicU64,
     /// Workers on the ready list.
@@ -44,10 +44,7 @@ pub struct QueueGauges {
 impl Gauges {
     /// Gauges for queues of these names.
     pub fn new(queue_names: &[String]) -> Gauges {
-        let queue = |name: &String| QueueGauges {
-            name: name.clone(),
-            ..QueueGauges::default()
-        };
+        let queue = |name: &String| QueueGauges::new(name);
         Gauges {
             queues: queue_names.iter().map(queue).collect(),
             ..Gauges::default()
@@ -64,5 +61,32 @@ impl Gauges {
     /// How many recipients stand at `status`.
     pub fn count(&self, status: Status) -> u64 {
         self.counts[status.index()].load(Relaxed)
+    }
+}
+
+impl QueueGauges {
+    fn new(name: &str) -> QueueGauges {
+        let [workers, ready, waiting, held, in_hand, delayed, settled] = Default::default();
+        QueueGauges {
+            name: RwLock::new(Arc::from(name)),
+            workers,
+            ready,
+            waiting,
+            held,
+            in_hand,
+            delayed,
+            settled,
+        }
+    }
+
+    /// The queue's name; empty for a queue that waits for a promoted site.
+    pub fn name(&self) -> Arc<str> {
+        let name = self.name.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&name)
+    }
+
+    /// The queue has another site from now on, or none.
+    pub fn rename(&self, name: &str) {
+        *self.name.write().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
     }
 }

@@ -7,8 +7,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::record::{
-    ATTEMPT, AttemptRecord, HEAD_LEN, INTENT, LEFT, MARK, PAYLOAD_MAX, RUN, Recipients, Record,
-    SCOPES, STAGES, VERSION, ViaRecord, checksum,
+    ATTEMPT, AttemptRecord, HEAD_LEN, INTENT, LEFT, MARK, NAME, PAYLOAD_MAX, RUN, Recipients,
+    Record, SCOPES, STAGES, VERSION, ViaRecord, checksum,
 };
 use crate::mail::{Enhanced, Passage, QueueId, RecipientNo, Status};
 
@@ -105,6 +105,11 @@ fn decode(kind: u8, payload: &[u8]) -> Option<Record<'_>> {
             via: reader.via()?,
             recipients: reader.recipients()?,
         }),
+        NAME => {
+            let (queue, name) = (QueueId(reader.u16()?), reader.text()?);
+            let is_whole = reader.0.is_empty();
+            is_whole.then_some(Record::Name { queue, name })
+        }
         ATTEMPT => reader.attempt().map(Record::Attempt),
         LEFT => Some(Record::Left {
             at: reader.i64()?,

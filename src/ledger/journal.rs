@@ -11,16 +11,17 @@
 //!
 //! Limits: of a frame that could not be written whole, a part may stand in the file. Readers pass over it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::outcome::{Attempt, Via};
 use super::record;
-use crate::mail::{RecipientNo, Status};
+use crate::mail::{QueueId, RecipientNo, Status};
 
 /// A journal that threads append to.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Journal {
     is_broken: AtomicBool,
     is_closed: AtomicBool,
     sync_each: bool,
+    /// Queues that were named while the run went on, by their numbers.
+    names: Mutex<BTreeMap<QueueId, String>>,
 }
 
 impl Journal {
@@ -45,7 +48,26 @@ impl Journal {
             is_broken: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             sync_each,
+            names: Mutex::default(),
         }
+    }
+
+    /// What is appended from now on is of a `queue` that is called `name`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn name_queue(&self, queue: QueueId, name: &str) -> io::Result<()> {
+        let mut names = self.names();
+        let mut frame = Vec::new();
+        record::put_name(&mut frame, queue, name);
+        names.insert(queue, name.to_owned());
+        self.append(&frame)
+    }
+
+    /// The queues that were named so far. While this is held none is: who goes on in another segment holds it, so that the
+    /// segment knows them all.
+    pub(super) fn names(&self) -> MutexGuard<'_, BTreeMap<QueueId, String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends whole frames with one `write`.

@@ -383,6 +383,11 @@ impl Ledger {
         let path = segment_path(&self.directory, number);
         let mut frames = Vec::new();
         put_run(&mut frames, self.run, &self.options);
+        let journal = Arc::clone(&self.journal);
+        let names = journal.names();
+        for (queue, name) in &*names {
+            record::put_name(&mut frames, *queue, name);
+        }
         let file = create_segment(&self.directory, number, |file| file.write_all(&frames));
         let file = file.map_err(LedgerError::io(&path))?;
         fold::sync_directory(&self.directory)?;

@@ -1,6 +1,6 @@
 //! Rows of the database, written: the statements of a fold, prepared once, and what turns a line into columns.
 //!
-//! Ways are interned: a recipient's row names its way by a number. Equal ways have equal bytes within a segment, so finding
+//! Ways are interned: a recipient's row names its way by a number. Equal ways of a queue have equal bytes within a segment, so finding
 //! the number again takes one look into a table and no text is made for it.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use super::record::ViaRecord;
 use super::replay::{Details, Line, Place, Sending};
 use super::schema;
 use super::store::Row;
-use crate::mail::{RecipientNo, Verdict};
+use crate::mail::{QueueId, RecipientNo, Verdict};
 
 const INSERT: &str = "INSERT INTO recipient(status, sending_since, sending_way, attempts, host_failures, in_doubt,
         first_attempt, last_attempt, class, code, enhanced, stage, way, ms, reply, no, message, address)
@@ -210,12 +210,15 @@ fn status(line: &Line) -> &'static str {
     }
 }
 
+/// The numbers of ways, by their bytes.
+type Known = HashMap<Box<[u8]>, i64>;
+
 /// Numbers of ways.
 struct Ways<'a> {
     find: Statement<'a>,
     insert: Statement<'a>,
-    /// For each segment: by the bytes that a way has there.
-    known: Vec<HashMap<Box<[u8]>, i64>>,
+    /// For each segment, and what the queue is called: by the bytes that a way has there.
+    known: HashMap<(u32, QueueId), Known>,
 }
 
 impl<'a> Ways<'a> {
@@ -225,19 +228,17 @@ impl<'a> Ways<'a> {
         Ok(Ways {
             find: connection.prepare(find)?,
             insert: connection.prepare(insert)?,
-            known: Vec::new(),
+            known: HashMap::new(),
         })
     }
 
     fn id(&mut self, fold: &Fold<'_>, place: Place, via: &ViaRecord<'_>) -> rusqlite::Result<i64> {
-        let segment = place.segment() as usize;
-        if segment >= self.known.len() {
-            self.known.resize_with(segment + 1, HashMap::new);
-        }
-        if let Some(id) = self.known[segment].get(via.bytes) {
+        let queue = fold.segments.queue(place, via.queue);
+        let known = self.known.entry((place.segment(), queue)).or_default();
+        if let Some(id) = known.get(via.bytes) {
             return Ok(*id);
         }
-        let queue = fold.names.name(fold.segments.queue(place, via.queue));
+        let queue = fold.names.name(queue);
         let ip = via.ip.map(|ip| ip.to_string()).unwrap_or_default();
         let way = params![queue, via.mx, ip, via.tls];
         let found = self.find.query_row(way, |row| row.get(0)).optional()?;
@@ -245,7 +246,7 @@ impl<'a> Ways<'a> {
             Some(id) => id,
             None => self.insert.insert(way)?,
         };
-        self.known[segment].insert(via.bytes.into(), id);
+        known.insert(via.bytes.into(), id);
         Ok(id)
     }
 }

@@ -33,6 +33,7 @@ pub(super) const RUN: u8 = 0;
 pub(super) const INTENT: u8 = 1;
 pub(super) const ATTEMPT: u8 = 2;
 pub(super) const LEFT: u8 = 3;
+pub(super) const NAME: u8 = 4;
 
 /// By their numbers in files that are on disk: what is new comes last, whatever the order elsewhere.
 pub(super) const SCOPES: [Scope; 7] = [
@@ -96,6 +97,13 @@ pub enum Record<'a> {
     },
     /// What became of one recipient in an attempt.
     Attempt(AttemptRecord<'a>),
+    /// A queue is called otherwise from here on: it has been given to another site.
+    Name {
+        /// Which queue.
+        queue: QueueId,
+        /// Its name.
+        name: &'a str,
+    },
     /// The state of recipients changed without an attempt.
     Left {
         /// When.
@@ -223,6 +231,14 @@ pub fn put_run(out: &mut Vec<u8>, number: u32, started_at: i64, queues: &[String
             out.extend_from_slice(&(name.len() as u16).to_le_bytes());
             out.extend_from_slice(name.as_bytes());
         }
+    });
+}
+
+/// Appends that `queue` is called `name` from here on, in this segment.
+pub fn put_name(out: &mut Vec<u8>, queue: QueueId, name: &str) {
+    frame(out, NAME, |out| {
+        out.extend_from_slice(&queue.0.to_le_bytes());
+        put_text(out, name);
     });
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::frames::{self, Frames};
 use super::journal::segment_path;
-use super::record::{AttemptRecord, Record, ViaRecord};
+use super::record::{AttemptRecord, MARK, NAME, Record, ViaRecord};
 use super::standing::{Said, Standing};
 use crate::mail::{QueueId, RecipientNo, Status};
 use crate::smtp::meaning::retry_hint;
@@ -60,6 +60,38 @@ pub(super) struct Touch {
     place: Place,
 }
 
+/// What the queues of one segment are called now.
+#[derive(Debug, Default)]
+struct Queues {
+    /// At its start.
+    first: Vec<QueueId>,
+    /// From these offsets on, in order.
+    later: Vec<(u64, QueueId, QueueId)>,
+}
+
+impl Queues {
+    /// Those of a segment, by the names that it gives them.
+    fn of(bytes: &[u8], first: Vec<QueueId>, names: &mut Names) -> Queues {
+        let mut later = Vec::new();
+        let mark = [MARK[0], MARK[1], NAME];
+        for offset in memchr::memmem::find_iter(bytes, &mark) {
+            if let Some((Record::Name { queue, name }, _)) = frames::read_frame(&bytes[offset..]) {
+                later.push((offset as u64, queue, names.id(name)));
+            }
+        }
+        Queues { first, later }
+    }
+
+    /// What a queue is called at an offset.
+    fn at(&self, offset: u64, queue: QueueId) -> Option<QueueId> {
+        let named = |(at, which, _): &&(u64, QueueId, QueueId)| *which == queue && *at < offset;
+        let later = self.later.iter().rev().find(named);
+        later
+            .map(|(.., now)| *now)
+            .or_else(|| self.first.get(queue.index()).copied())
+    }
+}
+
 /// Some segments in memory.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
@@ -67,7 +99,7 @@ pub(super) struct Segments {
     /// How many runs began since that of the database, for each segment.
     epochs: Vec<u32>,
     /// What the queues of each segment's run are called now.
-    queues: Vec<Vec<QueueId>>,
+    queues: Vec<Queues>,
     run: u32,
     skipped: u64,
 }
@@ -94,7 +126,7 @@ impl Segments {
             _ => (epoch + 1, Vec::new()),
         };
         self.epochs.push(epoch);
-        self.queues.push(queues);
+        self.queues.push(Queues::of(&bytes, queues, names));
         self.bytes.push(bytes);
     }
 
@@ -124,7 +156,7 @@ impl Segments {
                 let place = Place { segment, offset };
                 let mut touch = |recipient| touches.push(Touch { recipient, place });
                 match record {
-                    Record::Run { .. } => {}
+                    Record::Run { .. } | Record::Name { .. } => {}
                     Record::Attempt(attempt) => touch(attempt.recipient),
                     Record::Intent { recipients, .. } | Record::Left { recipients, .. } => {
                         recipients.iter().for_each(touch);
@@ -162,8 +194,8 @@ impl Segments {
     /// What the queue of a way in the segment of `place` is called now.
     pub(super) fn queue(&self, place: Place, queue: QueueId) -> QueueId {
         let queues = self.queues.get(place.segment as usize);
-        let found = queues.and_then(|queues| queues.get(queue.index()));
-        found.copied().unwrap_or(QueueId(u16::MAX))
+        let found = queues.and_then(|queues| queues.at(place.offset, queue));
+        found.unwrap_or(QueueId(u16::MAX))
     }
 
     fn epoch_of(&self, place: Place) -> u32 {
@@ -235,7 +267,7 @@ impl Line {
                     self.standing.leave(status);
                     self.sending = Sending::No;
                 }
-                Some(Record::Run { .. }) | None => {}
+                Some(Record::Run { .. } | Record::Name { .. }) | None => {}
             }
         }
         self.interrupt_before(segments.epoch(), segments);
@@ -325,7 +357,7 @@ impl Recovery {
 
     fn enter(&mut self, record: Record<'_>) {
         match record {
-            Record::Run { .. } => {}
+            Record::Run { .. } | Record::Name { .. } => {}
             Record::Intent { at, recipients, .. } => {
                 self.sending
                     .extend(recipients.iter().map(|recipient| (recipient, at)));

@@ -71,6 +71,7 @@ impl<P: Clone> Dispatcher<P> {
             at += 1;
             self.sites[s].touched = false;
             self.feed_all(s, t);
+            self.watch(s, t.now);
         }
         self.touched.clear();
     }
@@ -333,7 +334,7 @@ impl<P: Clone> Dispatcher<P> {
 
     /// A worker that owes nothing gets the next run, or becomes ready, or ends.
     pub(super) fn place(&mut self, w: u32, t: &mut Turn<'_, P>) {
-        if self.stopped || self.is_surplus(t) {
+        if self.stopped || self.promotions.is_leaving() || self.is_surplus(t) {
             return self.retire(w, t);
         }
         if let Some(s) = self.workers[w].session {

@@ -108,6 +108,27 @@ impl Delayed {
         taken
     }
 
+    /// The same, with the instants at which they are due.
+    pub(super) fn take_with_due(
+        &mut self,
+        is_wanted: impl Fn(u32) -> bool,
+    ) -> Vec<(u32, Envelope, Instant)> {
+        let Some(epoch) = self.epoch else {
+            return Vec::new();
+        };
+        let mut taken = Vec::new();
+        self.heap.retain(|Reverse(entry)| {
+            let is_kept = !is_wanted(entry.destination);
+            if !is_kept {
+                let due = epoch + Duration::from_millis(u64::from(entry.due_ms));
+                taken.push((entry.destination, entry.envelope, due));
+            }
+            is_kept
+        });
+        taken.sort_by_key(|(destination, envelope, _)| (*destination, envelope.recipient));
+        taken
+    }
+
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Envelope)> {
         self.heap

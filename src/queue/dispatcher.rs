@@ -27,6 +27,7 @@ use super::event::{Action, Event, Place, SiteView, Snapshot};
 use super::links::Links;
 use super::operate::Orders;
 use super::permits::Permits;
+use super::promote::{Promotion, Promotions};
 use super::ready::Workers;
 use super::site::{Gate, Site, Sites};
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId};
@@ -55,6 +56,8 @@ pub struct DispatcherConfig {
     pub sender_refusals: u32,
     /// Failures after which mail goes to the fallback relay; `None`: there is none.
     pub fallback_after: Option<u32>,
+    /// What it has to do with the promotion of sites.
+    pub promotion: Promotion,
     /// The number of source addresses, at least 1.
     pub sources: u8,
     /// What must wait for each session of a site before a further one is opened, in units of what could be sent in the
@@ -78,6 +81,7 @@ impl DispatcherConfig {
             quantum_time: Duration::from_secs(5),
             sender_refusals: 10,
             fallback_after: None,
+            promotion: Promotion::Never,
             sources: 1,
             session_backlog: 0,
             retry: RetryPolicy::default(),
@@ -107,6 +111,8 @@ pub struct Dispatcher<P> {
     pub(super) worker_refused: bool,
     /// No worker is spawned before: a thread has just failed.
     pub(super) spawn_after: Option<Instant>,
+    /// Sites that have queues of their own, or the one whose queue this is.
+    pub(super) promotions: Promotions,
     /// No message leaves this queue before: its own pace, or that of all source addresses, has no slot.
     pub(super) hold_until: Option<Instant>,
     /// No session is opened before.
@@ -139,6 +145,7 @@ impl<P: Clone> Dispatcher<P> {
         config.recipients_max = config.recipients_max.max(1);
         let sites = Sites::new(config.session_backlog);
         Dispatcher {
+            promotions: Promotions::new(config.promotion),
             config,
             rng: fastrand::Rng::with_seed(seed),
             backlog: Backlog::default(),
@@ -188,6 +195,9 @@ impl<P: Clone> Dispatcher<P> {
         if let Some(permit) = freed {
             self.decline_unused(permit, &mut turn);
         }
+        self.watch_all(now);
+        self.tend(&mut turn);
+        self.ask_for_queues(&mut turn);
     }
 
     fn apply(&mut self, event: Event<P>, t: &mut Turn<'_, P>) {
@@ -203,8 +213,14 @@ impl<P: Clone> Dispatcher<P> {
             Event::Forwarded {
                 destination,
                 envelopes,
+                delayed,
                 route,
-            } => self.forwarded(destination, envelopes, route, t),
+                takes_over,
+            } => {
+                self.handed(destination, route, takes_over, t);
+                self.forwarded(destination, envelopes, delayed, t);
+            }
+            Event::Promotion(step) => self.step(step, t),
             Event::Resolved {
                 destination,
                 resolution,
@@ -234,6 +250,7 @@ impl<P: Clone> Dispatcher<P> {
             self.delayed.next(),
             idle,
             self.spawn_after,
+            self.tend_at(),
         ]
         .into_iter()
         .flatten()

@@ -19,7 +19,7 @@
 //!   is returned (the channel's receiving end can travel with the message, so that nothing falls between).
 //!
 //! What the engine has to keep to: each inbox is first in, first out. Notices of the permit table become
-//! [`Event::PermitFree`] and [`Event::PermitWanted`], always. [`Event::InputClosed`] is sent to a specific queue only when no
+//! [`Event::PermitFree`] and [`Event::PermitWanted`], always. [`Event::InputClosed`] is sent to a queue only when no
 //! queue that may forward to it has mail. Mail in [`Action::Forward`], `Refuse` and `Leave` is not the dispatcher's any more.
 
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::operate::{Answer, Order};
 use super::permits::Permit;
+use super::promote::Step;
 use super::sender::SenderReplies;
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId, SourceNo, Status, Verdict, WorkerId};
 use crate::retry::Deferral;
@@ -47,9 +48,15 @@ pub enum Event<P> {
         destination: DestinationId,
         /// The envelopes; may be empty.
         envelopes: Vec<Envelope>,
+        /// Envelopes that are not to be tried before their instants.
+        delayed: Vec<(Envelope, Instant)>,
         /// What the other queue knew of the destination, with the first envelopes it forwards.
         route: Option<Route<P>>,
+        /// The destination is handed over with it; else it is mail that came to the wrong place.
+        takes_over: bool,
     },
+    /// A site is promoted to a queue of its own, or comes back.
+    Promotion(Step),
     /// Mail that an earlier run left, each envelope not to be tried before its instant.
     Postponed {
         /// Where it goes.
@@ -250,8 +257,28 @@ pub enum Action<P> {
         destination: DestinationId,
         /// The mail; may be empty.
         envelopes: Vec<Envelope>,
+        /// Mail that is not to be tried before these instants; may be empty.
+        delayed: Vec<(Envelope, Instant)>,
         /// What is known of the destination.
         route: Option<Route<P>>,
+        /// The other queue handles the destination from now on.
+        takes_over: bool,
+    },
+    /// Start the queue for a promoted site: tell it, and then this one, [`Step::Begun`]; or this one [`Step::Failed`].
+    Promote {
+        /// Which queue.
+        queue: QueueId,
+        /// For which site.
+        site: SiteId,
+        /// The first destination that it serves.
+        destination: DestinationId,
+    },
+    /// Tell another queue, as [`Event::Promotion`].
+    Pass {
+        /// Which.
+        queue: QueueId,
+        /// What.
+        step: Step,
     },
     /// Settle mail as refused.
     Refuse {

@@ -13,7 +13,7 @@
 use super::backlog::State;
 use super::dispatcher::{Dispatcher, Turn};
 use super::site::Gate;
-use crate::mail::{DestinationId, Envelope};
+use crate::mail::{DestinationId, Envelope, QueueId};
 use crate::retry::Class;
 
 /// Set in the numbers of fallback destinations; the router counts up from 0 and never comes here.
@@ -53,6 +53,11 @@ impl<P: Clone> Dispatcher<P> {
                 .iter_mut()
                 .for_each(|envelope| envelope.last_worker = None);
             let fallback = self.backlog.slot(fallback_of(self.backlog[d].id));
+            if self.is_promoted() {
+                // A promoted queue has one site, and that is not the relay.
+                self.backlog
+                    .set_state(fallback, State::Moved(QueueId::GENERAL));
+            }
             self.admit(fallback, diverted, in_front, t);
         }
         staying

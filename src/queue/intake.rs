@@ -52,24 +52,57 @@ impl<P: Clone> Dispatcher<P> {
         self.admit(d, due_now, false, t);
     }
 
-    /// Another queue brings mail, and perhaps what it knows of the destination.
-    pub(super) fn forwarded(
+    /// Another queue tells what it knows of a destination, or hands it over.
+    pub(super) fn handed(
         &mut self,
         id: DestinationId,
-        run: Vec<Envelope>,
         route: Option<Route<P>>,
+        takes_over: bool,
         t: &mut Turn<'_, P>,
     ) {
         let d = self.backlog.slot(id);
         match route {
             Some(route) => self.learn(d, route, t),
             // It was moved away from here and comes back without a route: it is looked up again.
-            None if matches!(self.backlog[d].state, State::Moved(_)) => {
+            None if takes_over && matches!(self.backlog[d].state, State::Moved(_)) => {
                 self.backlog.set_state(d, State::Unresolved);
             }
             None => {}
         }
+    }
+
+    /// Another queue brings mail.
+    pub(super) fn forwarded(
+        &mut self,
+        id: DestinationId,
+        run: Vec<Envelope>,
+        delayed: Vec<(Envelope, Instant)>,
+        t: &mut Turn<'_, P>,
+    ) {
+        let d = self.backlog.slot(id);
         self.admit(d, run, false, t);
+        self.delay(d, delayed, t);
+    }
+
+    /// Envelopes wait for their time, here or in the queue that handles their destination.
+    pub(super) fn delay(&mut self, d: u32, delayed: Vec<(Envelope, Instant)>, t: &mut Turn<'_, P>) {
+        if delayed.is_empty() {
+            return;
+        }
+        match self.backlog[d].state {
+            State::Moved(queue) if !self.stopped => {
+                self.transfer(d, queue, (Vec::new(), delayed), None, false, t);
+            }
+            _ if self.stopped || self.is_site_stopped(d) || self.is_ended_by_order(d) => {
+                let envelopes = delayed.into_iter().map(|(envelope, _)| envelope).collect();
+                self.admit(d, envelopes, false, t);
+            }
+            _ => {
+                for (envelope, due) in delayed {
+                    self.delayed.push(due, d, envelope, t.now);
+                }
+            }
+        }
     }
 
     /// Puts envelopes where they belong, given what is known of their destination.
@@ -90,7 +123,7 @@ impl<P: Clone> Dispatcher<P> {
         match &self.backlog[d].state {
             State::Moved(queue) => {
                 let queue = *queue;
-                return self.forward(d, queue, envelopes, None, t);
+                return self.transfer(d, queue, (envelopes, Vec::new()), None, false, t);
             }
             State::Refused(verdict) => {
                 let verdict = verdict.clone();
@@ -209,13 +242,17 @@ impl<P: Clone> Dispatcher<P> {
             return; // another queue told us in the meantime
         }
         match resolution {
+            // The general queue asks again, for the one that handles it.
+            Resolution::Known { queue: Some(_), .. } if self.is_promoted() => {
+                self.return_destination(d, None, t);
+            }
             Resolution::Known {
                 route,
                 queue: Some(queue),
             } if queue != self.config.queue => {
                 self.backlog.set_state(d, State::Moved(queue));
                 let all = self.backlog.take_all(d);
-                self.forward(d, queue, all, Some(route), t);
+                self.hand_over(d, queue, all, Vec::new(), Some(route), t);
             }
             Resolution::Known { route, .. } => self.learn(d, route, t),
             Resolution::Refused(verdict) => {
@@ -238,7 +275,14 @@ impl<P: Clone> Dispatcher<P> {
 
     /// The destination is known from now on.
     fn learn(&mut self, d: u32, mut route: Route<P>, t: &mut Turn<'_, P>) {
+        if self.is_elsewhere(route.site) {
+            return self.return_destination(d, Some(route), t);
+        }
         let all = self.withdraw(d);
+        if let Some(queue) = self.promoted_to(route.site) {
+            self.backlog.set_state(d, State::Moved(queue));
+            return self.hand_over(d, queue, all, Vec::new(), Some(route), t);
+        }
         route.expires = route.expires.max(t.now + ROUTE_LIFE_MIN);
         let site = self.sites.slot(route.site);
         self.backlog.know(d, site, route);
@@ -260,15 +304,30 @@ impl<P: Clone> Dispatcher<P> {
         self.admit(d, all, false, t);
     }
 
-    fn forward(
+    /// Queue `queue` handles destination `d` from now on.
+    pub(super) fn hand_over(
         &mut self,
         d: u32,
         queue: QueueId,
-        mut envelopes: Vec<Envelope>,
+        waiting: Vec<Envelope>,
+        delayed: Vec<(Envelope, Instant)>,
         route: Option<Route<P>>,
         t: &mut Turn<'_, P>,
     ) {
-        for envelope in &mut envelopes {
+        self.transfer(d, queue, (waiting, delayed), route, true, t);
+    }
+
+    fn transfer(
+        &mut self,
+        d: u32,
+        queue: QueueId,
+        (mut envelopes, mut delayed): (Vec<Envelope>, Vec<(Envelope, Instant)>),
+        route: Option<Route<P>>,
+        takes_over: bool,
+        t: &mut Turn<'_, P>,
+    ) {
+        let own = delayed.iter_mut().map(|(envelope, _)| envelope);
+        for envelope in envelopes.iter_mut().chain(own) {
             // Worker numbers are the queue's own.
             envelope.last_worker = None;
         }
@@ -276,7 +335,9 @@ impl<P: Clone> Dispatcher<P> {
             queue,
             destination: self.backlog[d].id,
             envelopes,
+            delayed,
             route,
+            takes_over,
         });
     }
 

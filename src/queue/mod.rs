@@ -18,6 +18,7 @@
 //! | `operate` | what the operator orders: mail is held, released, left or refused |
 //! | `fallback` | which mail goes to the fallback relay |
 //! | `flow` | what is handed out when: slots of a pace, the length of a run, whether a session pays |
+//! | `promote` | when a site gets a queue of its own, and how its mail moves there and back |
 //! | `permits` | what all queues share: permits for workers and for sessions, rates |
 //! | `terms` | what is known of a site before the first session |
 //! | `pace` | a configured rate, kept exactly |
@@ -45,6 +46,7 @@ mod operate;
 mod outcome;
 pub mod pace;
 pub mod permits;
+pub mod promote;
 mod ready;
 mod release;
 mod sender;
@@ -64,6 +66,7 @@ pub use pace::{Pace, Rate, RateError};
 pub use permits::{
     Feedback, Grant, News, Notice, Permit, PermitTable, Permits, Phase, SiteStatus, Slots, Wanted,
 };
+pub use promote::{PromoteRules, Promotion, Step, Unpromoted};
 pub use sender::SenderReplies;
 pub use session_limit::SessionLimit;
 pub use site_rate::SiteRate;

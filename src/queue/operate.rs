@@ -26,9 +26,10 @@ use super::backlog::State;
 use super::dispatcher::{Dispatcher, Turn};
 use super::event::{Action, Outcome, SiteView, Snapshot};
 use super::fallback::{fallback_of, origin_of};
+use super::promote::Unpromoted;
 use super::ready::Work;
 use super::site::Gate;
-use crate::mail::{DestinationId, Envelope, SiteId, Verdict};
+use crate::mail::{DestinationId, Envelope, QueueId, SiteId, Verdict};
 
 /// Whose mail an order is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +60,10 @@ pub enum Order {
     Drop(DestinationId),
     /// Settle this destination's mail as refused.
     Fail(DestinationId, Arc<Verdict>),
+    /// Give the site of this destination a queue of its own (see `promote`): for the general queue.
+    Promote(DestinationId),
+    /// Take it back into the general queue, and leave it there.
+    Demote(DestinationId),
 }
 
 /// What a queue answers an order, once it is obeyed.
@@ -80,6 +85,8 @@ pub struct Answer<P> {
     pub is_paused: bool,
     /// Destinations that are paused by themselves.
     pub paused: Vec<DestinationId>,
+    /// What became of an order to promote a site, or to take it back: the queue that it concerns.
+    pub promotion: Option<Result<QueueId, Unpromoted>>,
     /// Sites, if the order was to look.
     pub sites: Vec<SiteReport<P>>,
 }
@@ -136,7 +143,9 @@ impl<P: Clone> Dispatcher<P> {
         let about = match &order {
             Order::Look { about, .. } => about.map(Whom::Destination),
             Order::Pause(whom) | Order::Resume(whom) => Some(*whom),
-            Order::Drop(id) | Order::Fail(id, _) => Some(Whom::Destination(origin_of(*id).0)),
+            Order::Drop(id) | Order::Fail(id, _) | Order::Promote(id) | Order::Demote(id) => {
+                Some(Whom::Destination(origin_of(*id).0))
+            }
         };
         let mut answer = self.answer(number, about);
         match order {
@@ -150,6 +159,14 @@ impl<P: Clone> Dispatcher<P> {
             Order::Fail(id, verdict) => {
                 self.orders.failed.insert(origin_of(id).0, verdict);
                 self.end_mail(id, t);
+            }
+            Order::Promote(id) => {
+                let d = self.backlog.find(id).ok_or(Unpromoted::Unknown);
+                answer.promotion = Some(d.and_then(|d| self.promote_now(d, t)));
+            }
+            Order::Demote(id) => {
+                let d = self.backlog.find(id).ok_or(Unpromoted::Unknown);
+                answer.promotion = Some(d.and_then(|d| self.demote_now(d, t)));
             }
         }
         answer.snapshot = self.snapshot();
@@ -198,6 +215,7 @@ impl<P: Clone> Dispatcher<P> {
             snapshot: Snapshot::default(),
             is_paused: false,
             paused: Vec::new(),
+            promotion: None,
             sites: Vec::new(),
         }
     }

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::backlog::State;
 use super::delayed::Timer;
 use super::dispatcher::{Dispatcher, Turn};
 use super::event::{Action, Outcome};
@@ -117,7 +118,7 @@ impl<P: Clone> Dispatcher<P> {
     ) {
         let d = work.destination;
         let worker = self.workers[w].id;
-        let mut soon = Vec::new();
+        let (mut soon, mut later) = (Vec::new(), Vec::new());
         let mut latest: Option<(Envelope, Deferral, Next, Envelope)> = None;
         for (before, mut deferral) in outcome.deferred {
             if deferral.class == Class::Session && !progress {
@@ -151,6 +152,9 @@ impl<P: Clone> Dispatcher<P> {
                     }
                     self.leave_as(d, envelope, status, t);
                 }
+                Next::At(due) if matches!(self.backlog[d].state, State::Moved(_)) => {
+                    later.push((envelope, due));
+                }
                 Next::At(due) => {
                     envelope.tried_by(worker);
                     self.delayed.push(due, d, envelope, t.now);
@@ -159,6 +163,7 @@ impl<P: Clone> Dispatcher<P> {
         }
         soon.extend(outcome.returned);
         self.admit(d, soon, true, t);
+        self.delay(d, later, t);
     }
 
     fn plan_retry(

@@ -9,7 +9,8 @@ use super::permits::{Permit, Wanted};
 impl<P: Clone> Dispatcher<P> {
     /// Lets ready workers go: all of them if no mail can come for them, those that waited too long, those that others want.
     pub(super) fn release(&mut self, t: &mut Turn<'_, P>) {
-        let done = self.input_closed && self.backlog.waiting == 0 && self.delayed.is_empty();
+        let closed = self.input_closed || self.promotions.is_leaving();
+        let done = closed && self.backlog.waiting == 0 && self.delayed.is_empty();
         while let Some(w) = self.workers.ready.front() {
             let surplus = self.workers.len() > self.config.workers_max as usize;
             let cold = self.workers[w].ready_since + self.config.idle <= t.now;
@@ -63,6 +64,11 @@ impl<P: Clone> Dispatcher<P> {
     /// Limits were changed: whatever was refused is asked for again.
     pub(super) fn limits_changed(&mut self, workers_max: u32) {
         self.config.workers_max = workers_max.max(1);
+        self.forget_refusals();
+    }
+
+    /// Whatever was refused may be asked for again.
+    pub(super) fn forget_refusals(&mut self) {
         self.worker_refused = false;
         self.sites.shut = [false; 2];
         self.forget_rests();

@@ -131,6 +131,11 @@ impl Site {
         self.waiting > 0 && matches!(self.gate, Gate::Open | Gate::Narrow(_)) && !self.held
     }
 
+    /// Sessions that are known to work and carry mail now.
+    pub(super) fn busy(&self) -> usize {
+        self.proven.saturating_sub(self.idle.len())
+    }
+
     /// True if mail waits that a new session may carry, permits aside.
     fn wants_session(&self, backlog: u32) -> bool {
         self.waiting > 0

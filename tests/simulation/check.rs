@@ -50,6 +50,10 @@ pub struct Books {
     /// What sites have said of us as the sender.
     pub words: Words,
     promised: HashSet<(usize, Permit)>,
+    /// Which site each queue has that is for promoted ones.
+    pub promoted: HashMap<usize, SiteId>,
+    /// All before this one are settled.
+    settled_until: usize,
 }
 
 #[derive(Default)]
@@ -82,6 +86,8 @@ impl Books {
             queues: (0..queues).map(|_| QueueBooks::default()).collect(),
             words: Words::default(),
             promised: HashSet::new(),
+            promoted: HashMap::new(),
+            settled_until: 0,
         }
     }
 
@@ -107,11 +113,25 @@ impl Books {
     }
 
     pub fn transit(&mut self, from: usize, to: usize, envelopes: &[Envelope]) {
+        for envelope in envelopes {
+            assert_eq!(envelope.last_worker, None, "workers are the queue's own");
+            self.tried[envelope.recipient.index()] = None;
+        }
         self.carry(envelopes, Place::Queue(from), Place::Inbox(to));
     }
 
     pub fn finally(&mut self, q: usize, envelopes: &[Envelope]) {
         self.carry(envelopes, Place::Queue(q), Place::Settled);
+    }
+
+    /// True once the run is over.
+    pub fn all_settled(&mut self) -> bool {
+        let settled = |place: &&Place| **place == Place::Settled;
+        self.settled_until += self.places[self.settled_until..]
+            .iter()
+            .take_while(settled)
+            .count();
+        self.settled_until == self.places.len()
     }
 
     /// A permit is promised to a queue: until it hears of it, it need not act.
@@ -205,8 +225,15 @@ impl Books {
         self.queues[q].served.clear();
         self.queues[q].sessions_taken.clear();
         match event {
-            Event::Post { envelopes, .. } | Event::Forwarded { envelopes, .. } => {
+            Event::Post { envelopes, .. } => {
                 self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
+            }
+            Event::Forwarded {
+                envelopes, delayed, ..
+            } => {
+                self.carry(envelopes, Place::Inbox(q), Place::Queue(q));
+                let delayed: Vec<_> = delayed.iter().map(|(e, _)| *e).collect();
+                self.carry(&delayed, Place::Inbox(q), Place::Queue(q));
             }
             Event::Finished { worker, outcome } => {
                 let deferred: Vec<_> = outcome.deferred.iter().map(|(e, _)| *e).collect();

@@ -29,7 +29,7 @@ pub struct InForce {
 impl InForce {
     pub fn hear(&mut self, order: &Order) {
         match order {
-            Order::Look { .. } => {}
+            Order::Look { .. } | Order::Promote(_) | Order::Demote(_) => {}
             Order::Pause(Whom::All | Whom::Queue) => self.all = true,
             Order::Pause(Whom::Destination(id)) => drop(self.paused.insert(*id)),
             Order::Resume(Whom::All) => {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mailer::mail::DestinationId;
-use mailer::queue::{Order, origin_of};
+use mailer::mail::{DestinationId, QueueId};
+use mailer::queue::{Order, PromoteRules, origin_of};
 
 /// How a site treats those who connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +63,19 @@ pub struct Fallback {
     pub after: u32,
 }
 
+/// When the operator wants something.
+pub type Planned = (Duration, Wish);
+/// A destination, the site that it becomes one of, and after how many look-ups.
+pub type Rehosting = (u32, u32, u32);
+
+/// What an operator may want.
+#[derive(Clone, Copy, Debug)]
+pub enum Wish {
+    Promote(u32),
+    /// Back to the general queue; the order goes there, or else to the queue that has the site.
+    Demote(u32, bool),
+}
+
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub seed: u64,
@@ -91,16 +104,27 @@ pub struct Scenario {
     pub sender_refusals: u32,
     /// The site of the fallback relay, and after how many failures mail goes there.
     pub fallback: Option<Fallback>,
+    /// Queues for promoted sites, and when these are made.
+    pub promotion: Option<PromoteRules>,
+    /// How long a promoted queue is without mail before it hands its site back.
+    pub promoted_rest: Duration,
+    /// Which sites the operator wants promoted, or back, and when.
+    pub wishes: Vec<Planned>,
+    /// Of ten promotions, how many find no thread.
+    pub promotion_failures: u8,
+    /// Destinations whose hosts become those of another site, after so many look-ups.
+    pub moves: Vec<Rehosting>,
     /// Checks that take time proportional to the world are made every so many events.
     pub census_every: u64,
 }
 
 impl Scenario {
-    /// The site that serves a destination, if there is one.
+    /// The site that serves a destination, if there is one and it is always the same.
     pub fn site_of(&self, id: DestinationId) -> Option<u32> {
         let (origin, is_fallback) = origin_of(id);
         match self.destinations[origin.index()].naming {
             _ if is_fallback => Some(self.fallback.expect("nobody may fall back").site),
+            Naming::Site { .. } if self.moves.iter().any(|(d, ..)| *d == origin.0) => None,
             Naming::Site { site, .. } => Some(site),
             Naming::Refused => None,
         }
@@ -127,6 +151,9 @@ impl Scenario {
             .map(|_| destination(&mut rng, sites, queues))
             .collect();
         let (posts, envelopes) = posts(&mut rng, destinations.len() as u32);
+        let mut promoted = fastrand::Rng::with_seed(seed ^ 0x900d);
+        let rules = rules(&mut promoted, queues);
+        let (wishes, moves) = wishes(&mut promoted, destinations.len() as u32, sites);
         let maxima = (0..queues).map(|_| rng.u32(1..9)).collect();
         let windows = (0..rng.u32(0..3))
             .map(|_| (rng.u32(0..sites), rng.u32(1..8)))
@@ -149,6 +176,11 @@ impl Scenario {
             stop: (rng.u8(0..6) == 0).then(|| Duration::from_millis(rng.u64(0..60_000))),
             inbox_ms: if rng.bool() { 0 } else { rng.u64(1..80) },
             deaths: if rng.u8(0..4) == 0 { 40 } else { 0 },
+            promotion: Some(rules),
+            promoted_rest: Duration::from_millis(promoted.u64(0..20_000)),
+            wishes,
+            promotion_failures: if promoted.u8(0..4) == 0 { 4 } else { 0 },
+            moves,
             sender_refusals: if rng.u8(0..8) == 0 { 0 } else { rng.u32(1..6) },
             fallback,
             orders: Vec::new(),
@@ -206,12 +238,52 @@ impl Scenario {
             stop: None,
             inbox_ms: 0,
             deaths: 0,
+            promotion: Some(PromoteRules::new(QueueId(2), 32)),
+            promoted_rest: Duration::from_secs(10),
+            wishes: Vec::new(),
+            promotion_failures: 0,
+            moves: Vec::new(),
             orders: Vec::new(),
             sender_refusals: 10,
             fallback: None,
             census_every: 100_000,
         }
     }
+}
+
+fn rules(rng: &mut fastrand::Rng, queues: u16) -> PromoteRules {
+    PromoteRules {
+        share: [0.0, 0.005, 0.3, 0.9][rng.usize(0..4)],
+        min: rng.usize(0..12),
+        demand: Duration::from_millis(rng.u64(0..5000)),
+        ..PromoteRules::new(QueueId(queues), rng.u16(0..4))
+    }
+}
+
+/// Wishes of all kinds at any time, and destinations whose hosts change.
+fn wishes(
+    rng: &mut fastrand::Rng,
+    destinations: u32,
+    sites: u32,
+) -> (Vec<Planned>, Vec<Rehosting>) {
+    let longest = [200, 3000, 60_000, 600_000][rng.usize(0..4)];
+    let wish = |rng: &mut fastrand::Rng| {
+        let d = rng.u32(0..destinations);
+        match rng.bool() {
+            true => Wish::Promote(d),
+            false => Wish::Demote(d, rng.bool()),
+        }
+    };
+    let wishes = (0..rng.u32(0..10)).map(|_| {
+        let at = Duration::from_millis(rng.u64(0..longest));
+        (at, wish(rng))
+    });
+    let wishes = wishes.collect();
+    let moves = (0..rng.u32(0..6).saturating_sub(2)).map(|_| {
+        let d = rng.u32(0..destinations);
+        (d, rng.u32(0..sites), rng.u32(1..4))
+    });
+    (wishes, moves.collect())
 }
 
 fn manner(rng: &mut fastrand::Rng) -> Manner {

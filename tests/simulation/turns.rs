@@ -35,6 +35,9 @@ impl World {
         let site_of = |id: DestinationId| self.scenario.site_of(id);
         let mut passed = HashMap::new();
         for (place, id, _) in dispatcher.envelopes() {
+            if site_of(id).is_none() {
+                continue; // its site changes
+            }
             let waits = place == Place::Waiting && !books.orders.holds(id);
             if waits && dispatcher.knows(id) && !passed.contains_key(&id) {
                 let other = |other: &&DestinationId| site_of(**other) == site_of(id);

@@ -17,7 +17,8 @@ use mailer::queue::{
 use mailer::retry::RetryPolicy;
 
 use crate::check::Books;
-use crate::scenario::{Naming, Scenario};
+use crate::scenario::{Naming, Scenario, Wish};
+use crate::tally::Tally;
 use crate::worker::{FakeWorker, Item, Job};
 
 pub type Plan = u32;
@@ -36,65 +37,8 @@ pub enum Happening {
     Order(Order),
     /// A signal stops the run.
     Stop,
-}
-
-/// What happened, to know that the scenarios cover it.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Tally {
-    pub events: u64,
-    pub assigned: u64,
-    pub ahead: u64,
-    pub recalled: u64,
-    pub retried: u64,
-    pub forwarded: u64,
-    pub refused: u64,
-    pub left: u64,
-    pub notices: u64,
-    pub deaths: u64,
-    pub expired: u64,
-    pub held: u64,
-    pub delivered: u64,
-    pub sites_stopped: u64,
-    pub fell_back: u64,
-    pub orders: u64,
-    pub held_back: u64,
-    pub given_back: u64,
-}
-
-impl Tally {
-    pub fn add(&mut self, other: &Tally) {
-        for (sum, part) in self.fields().into_iter().zip(other.clone().fields()) {
-            *sum += *part;
-        }
-    }
-
-    fn fields(&mut self) -> [&mut u64; 18] {
-        [
-            &mut self.events,
-            &mut self.assigned,
-            &mut self.ahead,
-            &mut self.recalled,
-            &mut self.retried,
-            &mut self.forwarded,
-            &mut self.refused,
-            &mut self.left,
-            &mut self.notices,
-            &mut self.deaths,
-            &mut self.expired,
-            &mut self.held,
-            &mut self.delivered,
-            &mut self.sites_stopped,
-            &mut self.fell_back,
-            &mut self.orders,
-            &mut self.held_back,
-            &mut self.given_back,
-        ]
-    }
-
-    pub fn assert_everything_happened(&mut self) {
-        let shown = format!("{self:?}");
-        assert!(self.fields().iter().all(|count| **count > 0), "{shown}");
-    }
+    /// The operator wants a site promoted, or back.
+    Wish(Wish),
 }
 
 pub struct Queue {
@@ -144,9 +88,13 @@ impl World {
             table.set_site_window(SiteId(site), window, start);
         }
         let mut queues = Vec::new();
-        for (number, &max) in scenario.queue_maxima.iter().enumerate() {
+        let configured = scenario.queue_maxima.len();
+        let maxima = scenario.all_maxima();
+        for (number, &max) in maxima.iter().enumerate() {
             let id = QueueId(number as u16);
-            table.open(id);
+            if number < configured {
+                table.open(id);
+            }
             let retry = RetryPolicy {
                 retry_min: scenario.retry_min,
                 retry_max: scenario.retry_min * 48,
@@ -159,6 +107,7 @@ impl World {
                 quantum: scenario.quantum,
                 sender_refusals: scenario.sender_refusals,
                 fallback_after: scenario.fallback.map(|fallback| fallback.after),
+                promotion: scenario.promotion_of(number),
                 retry,
                 ..DispatcherConfig::new(id, max)
             };
@@ -204,6 +153,9 @@ impl World {
         self.put_orders_on_agenda();
         if let Some(stop) = self.scenario.stop {
             self.at(self.start + stop, Happening::Stop);
+        }
+        for (after, wish) in self.scenario.wishes.clone() {
+            self.at(self.start + after, Happening::Wish(wish));
         }
         if self.scenario.posts.is_empty() {
             self.close_inputs();
@@ -262,6 +214,7 @@ impl World {
                 }
             }
             Happening::Step(q, worker) => self.step(q, worker),
+            Happening::Wish(wish) => self.wish(wish),
             Happening::Order(order) => self.order(&order),
             Happening::Stop => {
                 self.stop_sent = true;
@@ -292,15 +245,13 @@ impl World {
         }
     }
 
-    /// The general queue's input is closed with the last post, the others' once it can forward nothing any more.
+    /// Queues forward to one another until the run is over: then their inputs are closed.
     fn close_inputs(&mut self) {
-        if self.posted < self.scenario.posts.len() {
+        if self.posted < self.scenario.posts.len() || !self.books.all_settled() {
             return;
         }
         for q in 0..self.queues.len() {
-            let general = &self.queues[0];
-            let may_forward = !general.dispatcher.is_idle() || general.in_inbox > 0;
-            if !self.queues[q].closed && (q == 0 || !may_forward) {
+            if !self.queues[q].closed {
                 self.queues[q].closed = true;
                 self.send(q, Event::InputClosed);
             }
@@ -308,7 +259,7 @@ impl World {
     }
 
     /// A queue receives an event and carries out what its dispatcher answers.
-    fn receive(&mut self, q: usize, event: Event<Plan>) {
+    pub fn receive(&mut self, q: usize, event: Event<Plan>) {
         self.tally.events += 1;
         self.queues[q].stopped |= matches!(event, Event::Stop);
         self.books.received(q, &event, self.now);
@@ -316,9 +267,12 @@ impl World {
         self.queues[q]
             .dispatcher
             .on(event, self.now, &self.permits, &mut actions);
+        // As the engine does: what was promised in the event is promised before anything is carried out.
+        self.send_notices();
         for action in actions {
             self.carry_out(q, action);
         }
+        self.weigh(q);
         self.send_notices();
         self.check(q);
         self.close_inputs();
@@ -370,6 +324,7 @@ impl World {
                 assert_eq!(plan, site.0, "the plan of another site");
                 self.tally.assigned += 1;
                 self.check_not_stopped(q, site);
+                self.check_promoted(q, site);
                 self.check_orders(q, destination);
                 self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
@@ -396,19 +351,28 @@ impl World {
                 queue,
                 destination,
                 envelopes,
+                delayed,
                 route,
+                takes_over,
             } => {
                 self.tally.forwarded += 1;
+                self.tally.moved_delayed += delayed.len() as u64;
                 self.books.transit(q, queue.index(), &envelopes);
+                let later: Vec<_> = delayed.iter().map(|(e, _)| *e).collect();
+                self.books.transit(q, queue.index(), &later);
                 self.send(
                     queue.index(),
                     Event::Forwarded {
                         destination,
                         envelopes,
+                        delayed,
                         route,
+                        takes_over,
                     },
                 );
             }
+            Action::Promote { queue, site, .. } => self.promote(queue, site),
+            Action::Pass { queue, step } => self.pass(q, queue, step),
             Action::Refuse { envelopes, .. } => {
                 self.tally.refused += envelopes.len() as u64;
                 self.books.finally(q, &envelopes);
@@ -450,13 +414,16 @@ impl World {
             Naming::Refused => {
                 Resolution::Refused(verdict(Status::Refused, Scope::Domain, Stage::Dns))
             }
-            Naming::Site { failures, .. } => {
-                let site = self.scenario.site_of(id).expect("it has one");
+            Naming::Site { site, failures } => {
+                let own = self.scenario.site_of(id).unwrap_or(site);
                 let made = self.look_ups.entry(id.0).or_default();
                 *made += 1;
                 if *made <= failures {
                     Resolution::Failed(verdict(Status::Deferred, Scope::Domain, Stage::Dns))
                 } else {
+                    let moved = self.scenario.moved_to(id, *made - failures);
+                    self.tally.rehosted += u64::from(moved.is_some());
+                    let site = moved.unwrap_or(own);
                     Resolution::Known {
                         route: Route {
                             site: SiteId(site),

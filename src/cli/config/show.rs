@@ -180,6 +180,27 @@ fn limits(settings: &Settings, file: &mut Lines) {
         settings.sender_refusals.to_string(),
         "messages refused for the sender before a site is left alone; 0: never",
     );
+    let promote = &settings.promote;
+    file.set(
+        "promote",
+        promote.is_on.to_string(),
+        "large sites get queues of their own",
+    );
+    file.set(
+        "promote_share",
+        format!("{:?}", promote.share),
+        "of the mail pending: more makes a site large",
+    );
+    file.set(
+        "promote_min",
+        promote.min.to_string(),
+        "recipients: no site with fewer is large",
+    );
+    file.set(
+        "promote_queues_max",
+        promote.queues_max.to_string(),
+        "queues for them at a time",
+    );
     file.set(
         "stop_on",
         list(&strings(&settings.stop_on)),

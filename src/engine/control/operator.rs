@@ -17,16 +17,16 @@ use super::show::Rates;
 
 use crate::control::log::Log;
 use crate::control::{Reply, Request};
+use crate::engine::levers::Levers;
 use crate::engine::resolve::Exchange;
 use crate::engine::router::DestinationNames;
-use crate::engine::run::Levers;
 use crate::engine::settings::Settings;
 use crate::engine::shared::{EarlyEnd, Shared};
 use crate::mail::{
     DestinationId, Domain, Enhanced, QueueId, Scope, SiteId, Stage, Status, Verdict,
 };
 use crate::queue::event::Event;
-use crate::queue::{self, Order, Whom};
+use crate::queue::{self, Order, Unpromoted, Whom};
 
 mod limits;
 mod words;
@@ -233,13 +233,34 @@ impl Operator {
     }
 
     fn promote(&mut self, domain: &str) -> Outcome {
-        self.domain(domain)?;
-        Err(("sites cannot be promoted in this run".into(), None))
+        let (id, name) = self.domain(domain)?;
+        self.ask_general(&name, &Order::Promote(id))?;
+        Ok(format!("the servers of {name} have a queue of their own"))
     }
 
     fn demote(&mut self, domain: &str) -> Outcome {
-        self.domain(domain)?;
-        Err(("sites cannot be promoted in this run".into(), None))
+        let (id, name) = self.domain(domain)?;
+        self.ask_general(&name, &Order::Demote(id))?;
+        let said = format!("the mail of {name} goes back to the general queue, and stays there");
+        Ok(said)
+    }
+
+    /// Orders the general queue to promote a site, or to take it back.
+    fn ask_general(&mut self, name: &str, order: &Order) -> Result<(), (String, Option<String>)> {
+        let answers = self.tell(&[QueueId::GENERAL], order);
+        let answer = answers.into_iter().find_map(|(_, answer)| answer.promotion);
+        let is_promotion = matches!(order, Order::Promote(_));
+        let why = match answer {
+            Some(Ok(_)) => return Ok(()),
+            Some(Err(Unpromoted::Already)) if is_promotion => "has a queue of its own already",
+            Some(Err(Unpromoted::Already)) => "is in the general queue already",
+            Some(Err(Unpromoted::Unknown)) => "has no servers that are known yet",
+            Some(Err(Unpromoted::Rests)) => "rests after a failure, or refuses our mail",
+            Some(Err(Unpromoted::NoQueue)) => "can have none: all queues for sites are taken",
+            Some(Err(Unpromoted::Never)) => "is not for the general queue to promote in this run",
+            None => "stays where it is: the queue did not answer",
+        };
+        Err((format!("{name} {why}"), None))
     }
 
     /// The site of a destination, and how many other domains it serves.
@@ -269,14 +290,19 @@ impl Operator {
         self.tell(&all, order)
     }
 
-    /// Gives an order to queues, and waits for their answers. A queue that has ended gives none.
+    /// Gives an order to queues, and waits for their answers. A queue that has ended gives none, nor does one for a promoted
+    /// site before it has had any: it obeys when it starts.
     fn tell(&mut self, queues: &[QueueId], order: &Order) -> Vec<(QueueId, Answer)> {
         self.number += 1;
         let number = self.number;
         let tell = |queue: &&QueueId| {
+            let is_there = self.levers.slots.has_thread(**queue);
+            if !is_there && matches!(order, Order::Look { .. }) {
+                return false;
+            }
             let order = order.clone();
             let event = Event::Order { number, order };
-            self.levers.inboxes[queue.index()].send(event).is_ok()
+            self.levers.inboxes[queue.index()].send(event).is_ok() && is_there
         };
         let told = queues.iter().filter(tell).count();
         let until = Instant::now() + PATIENCE;
@@ -293,7 +319,8 @@ impl Operator {
     }
 
     pub(super) fn queue_name(&self, queue: QueueId) -> String {
-        self.levers.routes.name(queue).to_owned()
+        let gauges = self.shared.gauges.queues.get(queue.index());
+        gauges.map_or_else(String::new, |gauges| gauges.name().to_string())
     }
 
     pub(super) fn name_of(&self, id: DestinationId) -> String {
@@ -307,7 +334,8 @@ impl Operator {
     }
 
     fn target(&self, text: &str) -> Result<Target, (String, Option<String>)> {
-        let all = (0..self.levers.inboxes.len()).map(|at| QueueId(at as u16));
+        // A queue for a promoted site goes by the name of a domain: it is the domain that is meant.
+        let all = (0..self.levers.routes.queues()).map(|at| QueueId(at as u16));
         if let Some(queue) = all.into_iter().find(|id| self.queue_name(*id) == text) {
             return Ok(Target::Queue(queue));
         }
@@ -335,7 +363,7 @@ impl Operator {
     }
 
     fn nearest(&self, wanted: &str) -> Option<String> {
-        let queues = (0..self.levers.inboxes.len()).map(|at| self.queue_name(QueueId(at as u16)));
+        let queues = (0..self.levers.routes.queues()).map(|at| self.queue_name(QueueId(at as u16)));
         let domains = self.names.iter().take(NAMES_LOOKED_AT);
         let all = queues.chain(domains.map(|(_, name)| name.to_string()));
         let far = |name: String| (strsim::damerau_levenshtein(wanted, &name), name);

@@ -76,6 +76,9 @@ impl Operator {
             let queue = QueueId(at as u16);
             let answer = answers.iter().find(|(id, _)| *id == queue);
             let name = self.queue_name(queue);
+            if name.is_empty() {
+                continue; // it waits for a site to be promoted
+            }
             let own = settings.queues.iter().find(|own| own.name == name);
             queues.push(QueueRow {
                 max_workers: own

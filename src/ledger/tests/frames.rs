@@ -23,6 +23,7 @@ fn journal() -> (Vec<u8>, Vec<usize>) {
     put(&|out| record::put_attempt(out, &attempt(3, Status::Delivered, 6)));
     put(&|out| record::put_left(out, 8, Status::Held, &some));
     put(&|out| record::put_attempt(out, &attempt(4, Status::InDoubt, -1)));
+    put(&|out| record::put_name(out, QueueId(9), "a.test"));
     starts.push(bytes.len());
     (bytes, starts)
 }
@@ -37,7 +38,7 @@ fn found(bytes: &[u8]) -> (Vec<Record<'_>>, u64) {
 fn every_kind_reads_back_as_it_was_written() {
     let (bytes, _) = journal();
     let (records, skipped) = found(&bytes);
-    assert_eq!((records.len(), skipped), (5, 0));
+    assert_eq!((records.len(), skipped), (6, 0));
     assert!(
         matches!(&records[0], Record::Run { number: 7, started_at: 1_700_000_000_000, queues } if queues == &["general", "big"])
     );
@@ -52,6 +53,8 @@ fn every_kind_reads_back_as_it_was_written() {
     let numbers: Vec<u32> = recipients.iter().map(|recipient| recipient.0).collect();
     assert_eq!((*at, numbers), (5, vec![3, 0xfffe, 0xfeff_fffe]));
     assert_eq!(way.to_via(QueueId(0)), via(2));
+    let (queue, name) = (QueueId(9), "a.test");
+    assert_eq!(records[5], Record::Name { queue, name });
     assert!(matches!(
         &records[3],
         Record::Left {
@@ -137,7 +140,7 @@ fn of_every_suffix_exactly_the_whole_frames_are_read() {
     for begin in 0..=bytes.len() {
         let lost = starts.iter().filter(|start| **start < begin).count();
         let (read, _) = found(&bytes[begin..]);
-        assert_eq!(read, records[lost.min(5)..], "from {begin}");
+        assert_eq!(read, records[lost.min(records.len())..], "from {begin}");
     }
 }
 

@@ -137,3 +137,47 @@ fn every_queue_keeps_its_name_however_many_there_are_and_whatever_its_length() {
     let long = ["x".repeat(60_000), "y".repeat(6000)];
     assert!(!record::are_kept(long.iter().map(String::as_str)));
 }
+
+#[test]
+fn a_queue_has_the_name_that_it_had_at_the_time_in_every_segment_and_after_the_fold() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut ledger = open(directory.path());
+    let journal = ledger.journal();
+    let mut writer = Writer::new(ledger.journal());
+    let mut no = 0;
+    // Equal ways, but for what the queue is called.
+    let mut attempt_of = |queue: u16, writer: &mut Writer| {
+        let mut attempt = attempt(no, Status::Delivered, 0);
+        attempt.via = Via::none(QueueId(queue));
+        no += 1;
+        writer.attempt(&attempt);
+        writer.flush().unwrap();
+    };
+    attempt_of(0, &mut writer);
+    journal.name_queue(QueueId(7), "a.test").unwrap();
+    attempt_of(7, &mut writer);
+    journal.name_queue(QueueId(7), "b.test").unwrap();
+    journal.name_queue(QueueId(5), "c.test").unwrap();
+    attempt_of(7, &mut writer);
+    ledger.rotate().unwrap();
+    attempt_of(7, &mut writer);
+    attempt_of(5, &mut writer);
+    journal.name_queue(QueueId(7), "a.test").unwrap();
+    attempt_of(7, &mut writer);
+    attempt_of(0, &mut writer);
+    let expected = [
+        "general", "a.test", "b.test", "b.test", "c.test", "a.test", "general",
+    ];
+    let column = COLUMNS.iter().position(|name| *name == "queue").unwrap();
+    let queues = |rows: Vec<Vec<String>>| -> Vec<String> {
+        rows.into_iter().map(|mut row| row.remove(column)).collect()
+    };
+    assert_eq!(queues(report(directory.path())), expected);
+    drop((writer, ledger));
+    // As after kill -9: the next run folds what this one left.
+    let mut ledger = open(directory.path());
+    assert_eq!(queues(report(directory.path())), expected);
+    ledger.finish().unwrap();
+    assert_eq!(queues(view(directory.path())), expected);
+    assert_eq!(queues(report(directory.path())), expected);
+}

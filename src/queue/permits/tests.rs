@@ -294,10 +294,10 @@ fn sessions_that_do_not_open_cannot_hold_all_threads() {
     assert!(!open(&mut table, 51, C, Phase::First));
     table.take_notices();
     table.end_opening(SiteId(1), A, ONE, Phase::First);
-    let told = notice(B, Permit::Connect(Phase::First), News::Free);
-    assert_eq!(table.take_notices(), [told], "first in, first out");
-    assert!(!open(&mut table, 52, C, Phase::First), "B stands before");
+    let told = [A, B, C].map(|queue| notice(queue, Permit::Connect(Phase::First), News::Free));
+    assert_eq!(table.take_notices(), told, "the first in line first");
     assert!(open(&mut table, 50, B, Phase::First));
+    assert!(!open(&mut table, 51, C, Phase::First));
     table.end_opening(SiteId(2), A, ONE, Phase::First);
     let told = notice(C, Permit::Connect(Phase::First), News::Free);
     assert_eq!(table.take_notices(), [told]);
@@ -404,4 +404,39 @@ fn nobody_is_forgotten_in_line() {
             }
         }
     }
+}
+
+#[test]
+fn each_queue_is_due_a_share_by_its_weight_and_nobody_gives_his_last_worker_to_one_who_has_some() {
+    let mut table = PermitTable::new(10, 9);
+    table.set_queue_weight(A, 30);
+    table.set_queue_weight(B, 10);
+    table.set_queue_weight(C, 1);
+    for (queue, count) in [(C, 1), (B, 1), (A, 8)] {
+        (0..count).for_each(|_| assert!(table.take_worker(queue)));
+    }
+    assert!(!table.take_worker(B));
+    assert!(!table.take_worker(C));
+    // Of 41 parts, A is due 7 workers, B 2, and C none, but has one.
+    assert_eq!(table.worker_wanted(A), Wanted::Yes, "B is due one more");
+    assert_eq!(table.worker_wanted(C), Wanted::IfIdle, "its only one");
+    table.return_worker(A);
+    assert!(table.take_worker(B));
+    assert_eq!(
+        table.worker_wanted(A),
+        Wanted::IfIdle,
+        "all have their shares"
+    );
+    table.set_queue_weight(B, 40);
+    assert!(!table.take_worker(B));
+    assert_eq!(
+        table.worker_wanted(A),
+        Wanted::Yes,
+        "the weights have changed"
+    );
+    // Somebody who has none gets one, whatever he weighs.
+    table.set_queue_weight(QueueId(3), 1);
+    assert!(!table.take_worker(QueueId(3)));
+    assert_eq!(table.worker_wanted(A), Wanted::Yes);
+    assert_eq!(table.worker_wanted(C), Wanted::IfIdle, "still its only one");
 }
