@@ -52,10 +52,11 @@ pub struct Learning {
     spacing: Spacing,
     /// Signals with nothing accepted in between.
     row: u32,
-    /// The last signal that counted, and what happened since.
+    /// The last signal that counted, and what was accepted since.
     signal: Instant,
-    taken: u64,
     accepted: u64,
+    /// What had left the minute when it came.
+    left: u64,
     /// The last step of the rate, the next one's size, and whether the rate was used up since.
     stepped: Instant,
     step: f64,
@@ -68,7 +69,7 @@ impl Learning {
         let estimate = (history.count(now) as f64).max(SLOWEST);
         let mut learning = Learning::at(estimate, now);
         learning.by_minute = true;
-        learning.rest(now, rng);
+        learning.rest(history, now, rng);
         learning
     }
 
@@ -89,8 +90,8 @@ impl Learning {
             spacing: Spacing::new(spacing, burst),
             row: 0,
             signal: now,
-            taken: 0,
             accepted: 0,
+            left: 0,
             stepped: now,
             step: 0.0,
             used_up: false,
@@ -140,19 +141,29 @@ impl Learning {
         if slots == 0 {
             return;
         }
-        self.taken += u64::from(slots);
         self.spacing.take(slots, now);
         if let Phase::Probing(_) = self.phase {
             self.phase = Phase::Probing(Some(now));
         }
     }
 
-    pub fn give_back(&mut self, slots: u32) {
-        self.taken = self.taken.saturating_sub(u64::from(slots));
+    pub fn give_back(&mut self, slots: u32, taken: Instant) {
         self.spacing.give_back(slots);
-        if let Phase::Probing(_) = self.phase {
+        self.answered_otherwise(taken);
+    }
+
+    /// The message that went alone tells nothing: another one may go.
+    pub fn answered_otherwise(&mut self, taken: Instant) {
+        if let Phase::Probing(Some(since)) = self.phase
+            && taken >= since
+        {
             self.phase = Phase::Probing(None);
         }
+    }
+
+    /// Whether what was taken then was on its way already when the last signal came.
+    fn is_old(&self, taken: Instant) -> bool {
+        taken <= self.signal
     }
 
     /// When at least one slot is free.
@@ -174,7 +185,10 @@ impl Learning {
     }
 
     /// Messages were accepted; `history` does not count them yet.
-    pub fn accepted(&mut self, messages: u32, history: &History, now: Instant) {
+    pub fn accepted(&mut self, messages: u32, taken: Instant, history: &History, now: Instant) {
+        if self.is_old(taken) {
+            return;
+        }
         self.accepted += u64::from(messages);
         self.row = 0;
         if self.phase != Phase::Flowing {
@@ -231,10 +245,15 @@ impl Learning {
         }
     }
 
-    /// A rate signal.
-    pub fn signal(&mut self, history: &History, now: Instant, rng: &mut fastrand::Rng) {
-        if self.taken == 0 {
-            // It answers a message that was on its way at the last one.
+    /// A rate signal, to a message whose slot was taken then.
+    pub fn signal(
+        &mut self,
+        taken: Instant,
+        history: &History,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) {
+        if self.is_old(taken) {
             return;
         }
         let count = (history.count(now) as f64).max(SLOWEST);
@@ -249,7 +268,7 @@ impl Learning {
             self.by_minute = true;
             self.set_rate(estimate * BELOW, now);
         }
-        self.rest(now, rng);
+        self.rest(history, now, rng);
     }
 
     /// What the server takes per minute, when a signal comes after accepted messages.
@@ -267,13 +286,13 @@ impl Learning {
         estimate.max(SLOWEST)
     }
 
-    fn rest(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+    fn rest(&mut self, history: &History, now: Instant, rng: &mut fastrand::Rng) {
         let secs = RESTS[(self.row as usize).min(RESTS.len() - 1)] as f64;
         let rest = Duration::from_secs_f64(secs * (0.9 + 0.2 * rng.f64()));
         self.held = self.held.max(now + rest);
         self.phase = Phase::Probing(None);
         self.signal = now;
-        self.taken = 0;
+        self.left = history.left_by(now);
         self.accepted = 0;
         self.step = 0.0;
     }
