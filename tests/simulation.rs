@@ -6,10 +6,14 @@
 mod by_hand;
 #[path = "simulation/check.rs"]
 mod check;
+#[path = "simulation/closed_loop.rs"]
+mod closed_loop;
 #[path = "simulation/desk.rs"]
 mod desk;
 #[path = "simulation/fallback.rs"]
 mod fallback;
+#[path = "simulation/receiver.rs"]
+mod receiver;
 #[path = "simulation/scenario.rs"]
 mod scenario;
 #[path = "simulation/sender.rs"]
