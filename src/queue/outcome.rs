@@ -65,7 +65,7 @@ impl<P: Clone> Dispatcher<P> {
         let mut progress = outcome.settled > 0 || self.workers[w].proven;
         self.workers[w].current = self.workers[w].ahead.take();
         self.settle_slots(w, work, &outcome, t);
-        let turned_away = self.judge_site(w, &outcome, t);
+        let turned_away = self.judge_site(w, work, &outcome, t);
         if turned_away {
             progress = true;
             for (envelope, deferral) in &mut outcome.deferred {

@@ -130,10 +130,7 @@ pub fn verdict(status: Status, scope: Scope, stage: Stage) -> Arc<Verdict> {
 impl World {
     pub fn new(scenario: Scenario) -> World {
         let start = Instant::now();
-        let mut table = PermitTable::new(scenario.workers_max, scenario.window);
-        for &(site, window) in &scenario.windows {
-            table.set_site_window(SiteId(site), window, start);
-        }
+        let mut table = scenario.limits.table(&scenario, start);
         let mut queues = Vec::new();
         for (number, &max) in scenario.queue_maxima.iter().enumerate() {
             let id = QueueId(number as u16);
@@ -150,6 +147,8 @@ impl World {
                 quantum: scenario.quantum,
                 sender_refusals: scenario.sender_refusals,
                 fallback_after: scenario.fallback.map(|fallback| fallback.after),
+                sources: scenario.limits.sources,
+                session_backlog: scenario.limits.session_backlog,
                 retry,
                 ..DispatcherConfig::new(id, max)
             };
@@ -183,6 +182,7 @@ impl World {
             stop_sent: false,
             scenario,
         };
+        world.books.logs = world.is_small();
         world.put_on_agenda();
         world
     }
@@ -360,7 +360,8 @@ impl World {
                 self.check_not_stopped(q, site);
                 self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
-                let ahead = self.books.assigned(q, worker, site, &envelopes);
+                let ahead = self.books.assigned(q, worker, (site, source), &envelopes);
+                self.hand_out(q, worker, (site, source), &envelopes);
                 self.books.queues[q].served.push(destination);
                 self.tally.ahead += u64::from(ahead);
                 let job = Job {
