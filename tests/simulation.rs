@@ -6,14 +6,20 @@
 mod by_hand;
 #[path = "simulation/check.rs"]
 mod check;
+#[path = "simulation/closed_loop.rs"]
+mod closed_loop;
 #[path = "simulation/desk.rs"]
 mod desk;
 #[path = "simulation/fallback.rs"]
 mod fallback;
+#[path = "simulation/limits.rs"]
+mod limits;
 #[path = "simulation/orders.rs"]
 mod orders;
 #[path = "simulation/promotion.rs"]
 mod promotion;
+#[path = "simulation/receiver.rs"]
+mod receiver;
 #[path = "simulation/scenario.rs"]
 mod scenario;
 #[path = "simulation/sender.rs"]

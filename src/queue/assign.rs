@@ -147,7 +147,12 @@ impl<P: Clone> Dispatcher<P> {
                 continue;
             }
             let Some(choice) = self.choose(s, &mut permit, t) else {
-                break;
+                match self.sites[s].rests_until() {
+                    // Those that are ready have sessions with this very site that rest.
+                    Some(until) if !self.workers.ready.is_empty() => self.open_after(s, until, t),
+                    _ => break,
+                }
+                continue;
             };
             let Some(opening) = self.may_open(&choice, s, t) else {
                 continue;
@@ -170,19 +175,27 @@ impl<P: Clone> Dispatcher<P> {
     /// tried the envelope last itself.
     fn choose(&mut self, s: u32, permit: &mut bool, t: &mut Turn<'_, P>) -> Option<Choice> {
         let latest = self.workers.ready.back();
-        if let Some(w) = latest {
-            if !self.tried_next(w, s) {
-                return Some(Choice::Ready(w));
-            }
-            if let Some(second) = self.workers.ready_before(w) {
-                return Some(Choice::Ready(second));
-            }
+        let usable = latest.filter(|w| !self.is_resting(*w, s));
+        if let Some(w) = usable
+            && !self.tried_next(w, s)
+        {
+            return Some(Choice::Ready(w));
+        }
+        let second = latest.and_then(|w| self.workers.ready_before(w));
+        if let Some(w) = second.filter(|w| !self.is_resting(*w, s)) {
+            return Some(Choice::Ready(w));
         }
         *permit = *permit || self.may_spawn(t);
         if *permit {
             return Some(Choice::New);
         }
-        latest.map(Choice::Ready)
+        usable.map(Choice::Ready)
+    }
+
+    /// True if `w` has a session with site `s` from an address that may not send now.
+    fn is_resting(&self, w: u32, s: u32) -> bool {
+        let worker = &self.workers[w];
+        worker.session == Some(s) && self.sites[s].rests(worker.source)
     }
 
     /// Takes a permit for the session, unless the worker has it, and what it may carry. Refused, the site, or the part of the

@@ -365,6 +365,8 @@ pub struct SiteView {
     pub left: usize,
     /// Its pace has no slot for a message before; `None`: it has, or nobody asked.
     pub held_until: Option<Instant>,
+    /// That of one source address at least has none before.
+    pub rests_until: Option<Instant>,
     /// Nor for a further session before.
     pub sessions_after: Option<Instant>,
     /// Enough mail waits that a further session would pay.

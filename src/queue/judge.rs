@@ -14,22 +14,30 @@ use super::dispatcher::{Dispatcher, Turn};
 use super::event::{Action, Outcome};
 use super::outcome::is_opening_failed;
 use super::permits::Feedback;
+use super::ready::Work;
 use super::site::Gate;
 use crate::mail::{Envelope, MessageNo, Verdict};
 use crate::retry::{Class, Deferral};
 
 impl<P: Clone> Dispatcher<P> {
     /// What a finished run says about its site. True if its session was turned away since the site has enough of ours.
-    pub(super) fn judge_site(&mut self, w: u32, outcome: &Outcome, t: &mut Turn<'_, P>) -> bool {
+    pub(super) fn judge_site(
+        &mut self,
+        w: u32,
+        work: Work,
+        outcome: &Outcome,
+        t: &mut Turn<'_, P>,
+    ) -> bool {
         let Some(s) = self.workers[w].session else {
             return false;
         };
         self.sites[s].measured.sent(outcome.tried, outcome.spent);
+        self.sites.refresh(s);
         let turned_away = is_opening_failed(outcome)
             && outcome.settled == 0
             && outcome.session.is_none()
             && self.others_working(w, s, t) > 0;
-        self.report(w, s, outcome, turned_away, t);
+        self.report(w, s, (work, outcome), turned_away, t);
         if turned_away {
             if self.sites[s].gate == Gate::Probing(w) {
                 self.pause(s, t);
@@ -65,7 +73,7 @@ impl<P: Clone> Dispatcher<P> {
         &mut self,
         w: u32,
         s: u32,
-        outcome: &Outcome,
+        (work, outcome): (Work, &Outcome),
         turned_away: bool,
         t: &mut Turn<'_, P>,
     ) {
@@ -80,6 +88,7 @@ impl<P: Clone> Dispatcher<P> {
         let feedback = Feedback {
             accepted: outcome.accepted,
             rate_signals: signals,
+            otherwise: outcome.tried.saturating_sub(outcome.accepted + signals),
             hint,
             host_failed: outcome.host_failed.is_some() && !turned_away,
             session_refused: turned_away,
@@ -94,7 +103,7 @@ impl<P: Clone> Dispatcher<P> {
         if feedback != Feedback::default() {
             let (id, source) = (self.sites[s].id, self.workers[w].source);
             t.permits
-                .report(id, source, &feedback, t.now, &mut self.rng);
+                .report(id, source, &feedback, work.taken, t.now, &mut self.rng);
         }
     }
 

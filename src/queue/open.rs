@@ -17,6 +17,7 @@ impl<P: Clone> Dispatcher<P> {
             && let Some(s) = self.workers[w].session
         {
             self.sites[s].measured.opened(setup);
+            self.sites.refresh(s);
             self.opening_is_over(w, t);
         }
     }
@@ -96,7 +97,8 @@ impl<P: Clone> Dispatcher<P> {
         };
         self.closing_is_over(w, t);
         self.sites[s].workers -= 1;
-        if self.sites[s].workers == 0 && self.sites[s].waiting > 0 {
+        if self.sites[s].waiting > 0 {
+            // The next session is the first one now, or pays.
             self.touch(s);
         }
         self.sites.refresh(s);

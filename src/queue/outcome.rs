@@ -67,7 +67,7 @@ impl<P: Clone> Dispatcher<P> {
         self.workers[w].current = self.workers[w].ahead.take();
         self.excuse_prober(w, work.destination, &outcome);
         self.settle_slots(w, work, &outcome, t);
-        let turned_away = self.judge_site(w, &outcome, t);
+        let turned_away = self.judge_site(w, work, &outcome, t);
         if turned_away {
             progress = true;
             for (envelope, deferral) in &mut outcome.deferred {

@@ -177,6 +177,11 @@ impl Site {
         self.rests.iter().any(|(resting, _)| *resting == source)
     }
 
+    /// When the first of the addresses that rest may send again.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.rests.iter().map(|(_, until)| *until).min()
+    }
+
     /// Forgets the rests that have ended.
     pub(super) fn rest_is_over(&mut self, now: Instant, sources: usize) {
         self.rests.retain(|(_, until)| *until > now);
@@ -200,18 +205,15 @@ impl Site {
             Gate::Probing(_) => GateView::Probing,
             Gate::Stopped => GateView::Stopped,
         };
+        let rests_until = self.rests_until();
         SiteView {
             site: self.id,
             waiting: self.waiting,
             workers: self.workers,
             gate,
             left: self.left,
-            held_until: self
-                .rests
-                .iter()
-                .map(|(_, until)| *until)
-                .min()
-                .filter(|_| self.held),
+            held_until: rests_until.filter(|_| self.held),
+            rests_until,
             sessions_after: self.sessions_after,
             session_pays: self.session_pays(backlog),
         }

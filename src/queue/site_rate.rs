@@ -87,17 +87,17 @@ impl SiteRate {
             pace.give_back(slots, taken);
         }
         if let Some(learning) = &mut self.learning {
-            learning.give_back(slots);
+            learning.give_back(slots, taken);
         }
     }
 
-    /// Messages were accepted.
-    pub fn accepted(&mut self, messages: u32, now: Instant) {
+    /// Messages were accepted whose slots were taken at `taken`.
+    pub fn accepted(&mut self, messages: u32, taken: Instant, now: Instant) {
         if messages == 0 {
             return;
         }
         if let Some(learning) = &mut self.learning {
-            learning.accepted(messages, &self.history, now);
+            learning.accepted(messages, taken, &self.history, now);
             if learning.is_over() {
                 self.learning = None;
             }
@@ -105,20 +105,25 @@ impl SiteRate {
         self.history.add(messages, now);
     }
 
-    /// The server said so many times that we send too fast, and perhaps when to come again.
+    /// A message whose slot was taken at `taken` was answered, but neither accepted nor with a rate signal (greylisting, an
+    /// unknown user).
+    pub fn answered_otherwise(&mut self, taken: Instant) {
+        if let Some(learning) = &mut self.learning {
+            learning.answered_otherwise(taken);
+        }
+    }
+
+    /// The server said, to a message whose slot was taken at `taken`, that we send too fast, and perhaps when to come again.
     pub fn signal(
         &mut self,
-        signals: u32,
+        taken: Instant,
         hint: Option<Duration>,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) {
-        if signals == 0 {
-            return;
-        }
         self.recall(now);
         match &mut self.learning {
-            Some(learning) => learning.signal(&self.history, now, rng),
+            Some(learning) => learning.signal(taken, &self.history, now, rng),
             None => self.learning = Some(Learning::from_signal(&self.history, now, rng)),
         }
         if let (Some(learning), Some(hint)) = (&mut self.learning, hint) {

@@ -185,14 +185,14 @@ impl Window {
 
     /// The server ended a session that had carried messages: no fault, but the next opening goes alone.
     pub fn session_cut(&mut self, now: Instant) {
-        if self.suspicion.is_none() {
-            self.suspicion = Some(Suspicion {
-                failures: 0,
-                not_before: now,
-                ceiling: None,
-                accepted: 0,
-            });
-        }
+        let suspicion = self.suspicion.get_or_insert(Suspicion {
+            failures: 0,
+            not_before: now,
+            ceiling: None,
+            accepted: 0,
+        });
+        // Those that were to prove a ceiling fail as well: it was a storm.
+        suspicion.ceiling = None;
     }
 
     /// Other bounds from now on. What was learned stays as far as they allow it. A higher start holds at once.
@@ -217,7 +217,7 @@ impl Window {
         self.suspicion = Some(Suspicion {
             failures,
             not_before: now + rest,
-            ceiling: ceiling.max(before.and_then(|before| before.ceiling)),
+            ceiling,
             accepted: 0,
         });
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use mailer::mail::{DestinationId, QueueId};
 use mailer::queue::{Order, PromoteRules, origin_of};
 
+use crate::limits::Limits;
+
 /// How a site treats those who connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
@@ -22,10 +24,22 @@ pub enum Manner {
     DropsAfterDot(u8),
     /// Defers messages for their rate with this percentage.
     RateLimits(u8),
+    /// Turns sessions away beyond this many, at its greeting.
+    LimitsSessions(u32),
     /// Ends the session after this many messages.
     EndsSessionAfter(u32),
     /// Refuses or defers messages because of the sender with this percentage.
     RefusesSender(u8),
+}
+
+impl Manner {
+    /// Nothing that the site does holds further sessions with it back for a while.
+    pub fn works_the_same(self) -> bool {
+        matches!(
+            self,
+            Manner::Good | Manner::Greylist | Manner::RefusesSender(_)
+        )
+    }
 }
 
 /// What the resolver says of a destination.
@@ -81,7 +95,7 @@ pub struct Scenario {
     pub seed: u64,
     pub queue_maxima: Vec<u32>,
     pub workers_max: u32,
-    pub window: u32,
+    pub limits: Limits,
     /// Windows of single sites.
     pub windows: Vec<(u32, u32)>,
     pub manners: Vec<Manner>,
@@ -140,6 +154,12 @@ impl Scenario {
             rng.u32(1..9)
         };
         let mut manners: Vec<_> = (0..sites).map(|_| manner(&mut rng)).collect();
+        let mut limits = fastrand::Rng::with_seed(seed ^ 0x5e55);
+        for manner in &mut manners {
+            if limits.u8(0..12) == 0 {
+                *manner = Manner::LimitsSessions(limits.u32(1..4));
+            }
+        }
         // Of dice of its own, so that the rest of a seed's world is the same with and without it.
         let mut dice = fastrand::Rng::with_seed(seed ^ 0xfa11);
         let fallback = (dice.u8(0..3) == 0).then(|| Fallback {
@@ -158,11 +178,12 @@ impl Scenario {
         let windows = (0..rng.u32(0..3))
             .map(|_| (rng.u32(0..sites), rng.u32(1..8)))
             .collect();
+        let (workers_max, window) = (rng.u32(1..13), rng.u32(1..5));
         let mut scenario = Scenario {
             seed,
             queue_maxima: maxima,
-            workers_max: rng.u32(1..13),
-            window: rng.u32(1..5),
+            workers_max,
+            limits: Limits::of(seed, window, usize::from(queues)),
             windows,
             manners,
             destinations,
@@ -224,7 +245,7 @@ impl Scenario {
             seed: 1,
             queue_maxima: vec![300, 50],
             workers_max: 320,
-            window: 20,
+            limits: Limits::fixed(20, 2),
             windows: Vec::new(),
             manners,
             destinations: (0..sites).map(destination).collect(),

@@ -197,6 +197,11 @@ impl World {
     }
 
     fn connected(&mut self, q: usize, id: WorkerId, job: Job) {
+        if let Manner::LimitsSessions(most) = self.manner(job.site)
+            && self.open_sessions[job.site.index()] >= most
+        {
+            return self.host_failed(q, id, job, Stage::Greeting);
+        }
         self.open_sessions[job.site.index()] += 1;
         let setup = Duration::from_millis(self.rng.u64(1..100));
         self.send(q, Event::Opened { worker: id, setup });

@@ -83,10 +83,7 @@ pub fn verdict(status: Status, scope: Scope, stage: Stage) -> Arc<Verdict> {
 impl World {
     pub fn new(scenario: Scenario) -> World {
         let start = Instant::now();
-        let mut table = PermitTable::new(scenario.workers_max, scenario.window);
-        for &(site, window) in &scenario.windows {
-            table.set_site_window(SiteId(site), window, start);
-        }
+        let mut table = scenario.limits.table(&scenario, start);
         let mut queues = Vec::new();
         let configured = scenario.queue_maxima.len();
         let maxima = scenario.all_maxima();
@@ -108,6 +105,8 @@ impl World {
                 sender_refusals: scenario.sender_refusals,
                 fallback_after: scenario.fallback.map(|fallback| fallback.after),
                 promotion: scenario.promotion_of(number),
+                sources: scenario.limits.sources,
+                session_backlog: scenario.limits.session_backlog,
                 retry,
                 ..DispatcherConfig::new(id, max)
             };
@@ -141,6 +140,7 @@ impl World {
             stop_sent: false,
             scenario,
         };
+        world.books.logs = world.is_small();
         world.put_on_agenda();
         world
     }
@@ -328,7 +328,8 @@ impl World {
                 self.check_orders(q, destination);
                 self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
-                let ahead = self.books.assigned(q, worker, site, &envelopes);
+                let ahead = self.books.assigned(q, worker, (site, source), &envelopes);
+                self.hand_out(q, worker, (site, source), &envelopes);
                 self.books.queues[q].served.push(destination);
                 self.tally.ahead += u64::from(ahead);
                 let job = Job {

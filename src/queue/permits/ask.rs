@@ -116,9 +116,10 @@ impl dyn Permits + '_ {
         site: SiteId,
         source: SourceNo,
         feedback: &Feedback,
+        taken: Instant,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) {
-        self.ask(|table| table.report(site, source, feedback, now, rng));
+        self.ask(|table| table.report(site, source, feedback, taken, now, rng));
     }
 }

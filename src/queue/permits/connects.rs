@@ -2,7 +2,9 @@
 //!
 //! A *first* session is one with a site that the queue has none with; half of the process's workers may be at that. A
 //! *further* one is opened for the sake of speed only: a quarter. At least one of each may always be opened. Who is refused
-//! stands in line, one line for each phase, whatever the site; see `stock` for its rule.
+//! stands in line, one line for each phase, whatever the site, and is told in the order of the line. But whoever asks while
+//! there is room gets it: a queue needs a session with the site as well, and if each of several stood first in one line and
+//! was refused for the other, they would send each other round for ever.
 
 use super::stock::{Stock, Waiter};
 use super::{News, Notice, Permit, PermitTable};
@@ -51,11 +53,14 @@ impl PermitTable {
     }
 
     /// Whether `queue` could open a session of this phase now, as far as their number goes.
-    pub fn would_connect(&self, queue: QueueId, phase: Phase) -> bool {
-        // Who is told first is the first in line, but nobody is refused for the sake of another: two queues, each the first in one line, would wait for each other, with a
-        // session and a place to open it both free, and hand them round for ever.
-        let _ = queue;
+    pub fn would_connect(&self, phase: Phase) -> bool {
         self.connecting(phase) < self.connects_max(phase)
+    }
+
+    /// How many in that line have been told, and neither opened one nor declined yet.
+    pub fn connects_promised(&self, phase: Phase) -> u32 {
+        let line = &self.connects.0[phase.index()].line;
+        line.iter().filter(|waiter| waiter.notified).count() as u32
     }
 
     /// Leaves the line of those that want to open a session of this phase. Nothing happens if it does not stand in it.
@@ -79,9 +84,12 @@ impl PermitTable {
 
     /// Tells those in line who may open a session now.
     pub(super) fn notify_connects(&mut self, phase: Phase) {
-        for at in 0..self.connects.of(phase).line.len() {
+        let free = self
+            .connects_max(phase)
+            .saturating_sub(self.connecting(phase)) as usize;
+        for at in 0..self.connects.of(phase).line.len().min(free) {
             let Waiter { queue, notified } = self.connects.of(phase).line[at];
-            if !notified && self.would_connect(queue, phase) {
+            if !notified {
                 self.connects.of(phase).line[at].notified = true;
                 let permit = Permit::Connect(phase);
                 self.notices.push(Notice::new(queue, permit, News::Free));

@@ -40,6 +40,8 @@ pub struct Feedback {
     pub accepted: u32,
     /// Messages that were put off since we send too fast.
     pub rate_signals: u32,
+    /// Messages that were answered, but neither accepted nor with such a signal.
+    pub otherwise: u32,
     /// How long the server asked us to wait then.
     pub hint: Option<Duration>,
     /// The host could not be talked to, or the connection was lost.
@@ -137,12 +139,13 @@ impl PermitTable {
         }
     }
 
-    /// Learns from a finished run.
+    /// Learns from a finished run that was handed out at `taken`.
     pub fn report(
         &mut self,
         site: SiteId,
         source: SourceNo,
         feedback: &Feedback,
+        taken: Instant,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) {
@@ -152,11 +155,13 @@ impl PermitTable {
         };
         if feedback.accepted > 0 {
             lane.window.accepted(feedback.accepted, lane.working(), now);
-            lane.rate.accepted(feedback.accepted, now);
+            lane.rate.accepted(feedback.accepted, taken, now);
+        }
+        if feedback.otherwise > 0 {
+            lane.rate.answered_otherwise(taken);
         }
         if feedback.rate_signals > 0 {
-            lane.rate
-                .signal(feedback.rate_signals, feedback.hint, now, rng);
+            lane.rate.signal(taken, feedback.hint, now, rng);
         }
         if let Some(messages) = feedback.ended_after {
             lane.limit.note_ended(messages);

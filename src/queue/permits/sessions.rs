@@ -54,6 +54,17 @@ impl PermitTable {
         site.map_or(0, |site| site.stock.held_by(queue))
     }
 
+    /// Sessions with `site` from this address, and how many there may be just now.
+    pub fn sessions_from(&self, site: SiteId, source: SourceNo) -> (u32, u32) {
+        let lane = self
+            .sites
+            .get(&site)
+            .and_then(|site| site.lanes.get(source.index()));
+        lane.map_or((0, self.general.bounds.start), |lane| {
+            (lane.held, lane.window.size())
+        })
+    }
+
     /// Sessions that are open to `site` from this address, as opposed to those that are being opened.
     pub fn sessions_working(&self, site: SiteId, source: SourceNo) -> u32 {
         let lane = self
@@ -79,7 +90,7 @@ impl PermitTable {
         phase: Phase,
         now: Instant,
     ) -> bool {
-        if self.is_full(site, queue) || !self.would_connect(queue, phase) {
+        if self.is_full(site, queue) || !self.would_connect(phase) {
             return false;
         }
         if self.queue_next(queue, now).max(self.sources_next(now)) > now {
@@ -111,7 +122,7 @@ impl PermitTable {
             self.leave_site_line(site, queue);
             return Grant::NoneBefore(general);
         }
-        if !self.would_connect(queue, phase) {
+        if !self.would_connect(phase) {
             self.leave_site_line(site, queue);
             self.join_connect_line(queue, phase);
             return Grant::Connects;

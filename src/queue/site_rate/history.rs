@@ -17,6 +17,7 @@ pub struct History {
     at: u64,
     ring: Box<[u32]>,
     total: u64,
+    left: u64,
 }
 
 impl History {
@@ -26,6 +27,7 @@ impl History {
             at: 0,
             ring: Box::default(),
             total: 0,
+            left: 0,
         }
     }
 
@@ -44,6 +46,11 @@ impl History {
         let old = self.slot(now).saturating_sub(self.at).min(SLOTS);
         let left: u64 = (1..=old).map(|step| self.entry(step)).sum();
         self.total.saturating_sub(left)
+    }
+
+    /// How many have left the minute so far.
+    pub fn left_by(&self, now: Instant) -> u64 {
+        self.left + (self.total - self.count(now))
     }
 
     /// When no more than `most` are left.
@@ -84,6 +91,7 @@ impl History {
             self.at += 1;
             let left = std::mem::take(&mut self.ring[(self.at % SLOTS) as usize]);
             self.total -= u64::from(left);
+            self.left += u64::from(left);
         }
         self.at = slot;
     }

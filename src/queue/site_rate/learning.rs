@@ -9,19 +9,23 @@ use super::history::History;
 use crate::queue::pace::Spacing;
 
 /// So much of an estimate is used.
-const BELOW: f64 = 0.985;
+const BELOW: f64 = 0.99;
 /// The slowest rate, per minute, that is ever concluded.
 const SLOWEST: f64 = 1.0;
 /// Faster than this is no limit any more.
 const FASTEST: f64 = 6_000_000.0;
 /// Rests after signals in a row, in seconds.
-const RESTS: [u64; 10] = [2, 4, 8, 15, 15, 20, 40, 80, 160, 300];
+const RESTS: [u64; 10] = [2, 5, 10, 20, 10, 10, 20, 60, 120, 300];
 /// The longest wish of a server that is obeyed.
 const HINT_MAX: Duration = Duration::from_secs(86_400);
 /// A message that was let through alone, and of which nobody reports, is given up after this.
 const PROBE_LOST: Duration = Duration::from_secs(60);
-/// Two signals within this time: the rate goes down in any case.
+/// Two signals within this time: the rate goes down in any case, the more the more of them follow each other.
 const SOON: Duration = Duration::from_secs(20);
+/// What the count of the last minute is compared with has to be longer than this.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Less than this part of it, and the count is wrong.
+const FOOLED: f64 = 0.75;
 /// The time between two steps of the rate, when it grows fast.
 const FAST_STEP: Duration = Duration::from_secs(12);
 /// The same below a known estimate and when it creeps.
@@ -45,6 +49,8 @@ pub struct Learning {
     rate: f64,
     /// What the server takes, as far as it showed.
     estimate: Option<f64>,
+    /// It is not the first guess, or it held when it was put to the test: not to be dropped for one lucky message.
+    confirmed: bool,
     /// No minute is to hold more than the rate.
     by_minute: bool,
     phase: Phase,
@@ -52,10 +58,13 @@ pub struct Learning {
     spacing: Spacing,
     /// Signals with nothing accepted in between.
     row: u32,
-    /// The last signal that counted, and what happened since.
+    /// Signals in a row that came soon after the one before.
+    soon: u32,
+    /// The last signal that counted, and what was accepted since.
     signal: Instant,
-    taken: u64,
     accepted: u64,
+    /// What had left the minute when it came.
+    left: u64,
     /// The last step of the rate, the next one's size, and whether the rate was used up since.
     stepped: Instant,
     step: f64,
@@ -68,7 +77,7 @@ impl Learning {
         let estimate = (history.count(now) as f64).max(SLOWEST);
         let mut learning = Learning::at(estimate, now);
         learning.by_minute = true;
-        learning.rest(now, rng);
+        learning.rest(history, now, rng);
         learning
     }
 
@@ -83,14 +92,16 @@ impl Learning {
         Learning {
             rate,
             estimate: Some(estimate),
+            confirmed: false,
             by_minute: false,
             phase: Phase::Flowing,
             held: now,
             spacing: Spacing::new(spacing, burst),
             row: 0,
+            soon: 0,
             signal: now,
-            taken: 0,
             accepted: 0,
+            left: 0,
             stepped: now,
             step: 0.0,
             used_up: false,
@@ -140,19 +151,29 @@ impl Learning {
         if slots == 0 {
             return;
         }
-        self.taken += u64::from(slots);
         self.spacing.take(slots, now);
         if let Phase::Probing(_) = self.phase {
             self.phase = Phase::Probing(Some(now));
         }
     }
 
-    pub fn give_back(&mut self, slots: u32) {
-        self.taken = self.taken.saturating_sub(u64::from(slots));
+    pub fn give_back(&mut self, slots: u32, taken: Instant) {
         self.spacing.give_back(slots);
-        if let Phase::Probing(_) = self.phase {
+        self.answered_otherwise(taken);
+    }
+
+    /// The message that went alone tells nothing: another one may go.
+    pub fn answered_otherwise(&mut self, taken: Instant) {
+        if let Phase::Probing(Some(since)) = self.phase
+            && taken >= since
+        {
             self.phase = Phase::Probing(None);
         }
+    }
+
+    /// Whether what was taken then was on its way already when the last signal came.
+    fn is_old(&self, taken: Instant) -> bool {
+        taken <= self.signal
     }
 
     /// When at least one slot is free.
@@ -174,7 +195,11 @@ impl Learning {
     }
 
     /// Messages were accepted; `history` does not count them yet.
-    pub fn accepted(&mut self, messages: u32, history: &History, now: Instant) {
+    pub fn accepted(&mut self, messages: u32, taken: Instant, history: &History, now: Instant) {
+        if self.is_old(taken) {
+            self.accepted_before(messages, now);
+            return;
+        }
         self.accepted += u64::from(messages);
         self.row = 0;
         if self.phase != Phase::Flowing {
@@ -183,15 +208,26 @@ impl Learning {
         self.grow(history, now);
     }
 
+    /// Messages that the server had taken before it complained, as was not known then: the first guess was too low.
+    fn accepted_before(&mut self, messages: u32, now: Instant) {
+        if let Some(estimate) = &mut self.estimate
+            && !self.confirmed
+            && self.by_minute
+        {
+            *estimate += f64::from(messages);
+            let rate = *estimate * BELOW;
+            self.set_rate(rate, now);
+        }
+    }
+
     /// The message that went alone was accepted: what does that say of the estimate?
     fn answered_well(&mut self, history: &History, now: Instant) {
         self.phase = Phase::Flowing;
         self.stepped = now;
         self.used_up = false;
-        let full = self
-            .estimate
-            .is_some_and(|estimate| history.count(now) as f64 >= estimate * 0.99);
-        if full {
+        if history.left_by(now) > self.left {
+            self.confirmed = true;
+        } else if !self.confirmed {
             self.estimate = None;
             self.by_minute = false;
             self.step = 1.0;
@@ -231,10 +267,15 @@ impl Learning {
         }
     }
 
-    /// A rate signal.
-    pub fn signal(&mut self, history: &History, now: Instant, rng: &mut fastrand::Rng) {
-        if self.taken == 0 {
-            // It answers a message that was on its way at the last one.
+    /// A rate signal, to a message whose slot was taken then.
+    pub fn signal(
+        &mut self,
+        taken: Instant,
+        history: &History,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) {
+        if self.is_old(taken) {
             return;
         }
         let count = (history.count(now) as f64).max(SLOWEST);
@@ -245,35 +286,57 @@ impl Learning {
         } else {
             self.row = 0;
             let estimate = self.estimate_from(count, now);
+            self.confirmed = true;
             self.estimate = Some(estimate);
             self.by_minute = true;
             self.set_rate(estimate * BELOW, now);
         }
-        self.rest(now, rng);
+        self.rest(history, now, rng);
     }
 
     /// What the server takes per minute, when a signal comes after accepted messages.
-    fn estimate_from(&self, count: f64, now: Instant) -> f64 {
+    fn estimate_from(&mut self, count: f64, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.signal);
         let mut estimate = count;
         if passed >= SOON / 2 && self.accepted >= 5 {
             let between = self.accepted as f64 * 60.0 / passed.as_secs_f64();
-            estimate = estimate.max(between);
+            // Over more than a minute much less went through than in the last one: what counts is not the last minute.
+            let fooled = passed >= MINUTE && between < count * FOOLED && !self.has_grown();
+            estimate = if fooled { between } else { count.max(between) };
         }
         estimate = estimate.min(self.rate);
         if passed < SOON {
-            estimate = estimate.min(self.rate * 0.85);
+            self.soon = self.soon.saturating_add(1).min(4);
+            let less = 0.015 * f64::from(1 << self.soon);
+            estimate = estimate.min(self.rate * (1.0 - less));
+        } else {
+            self.soon = 0;
         }
         estimate.max(SLOWEST)
     }
 
-    fn rest(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+    /// Whether the rate was raised beyond what the estimate allows.
+    fn has_grown(&self) -> bool {
+        self.estimate
+            .is_none_or(|estimate| self.rate > estimate * BELOW * 1.001)
+    }
+
+    fn rest(&mut self, history: &History, now: Instant, rng: &mut fastrand::Rng) {
         let secs = RESTS[(self.row as usize).min(RESTS.len() - 1)] as f64;
         let rest = Duration::from_secs_f64(secs * (0.9 + 0.2 * rng.f64()));
-        self.held = self.held.max(now + rest);
+        let mut until = now + rest;
+        // No longer than until the minute has room again, while that may be what the server waits for.
+        let room = self
+            .estimate
+            .map_or(0, |estimate| (estimate * BELOW) as u64);
+        if self.by_minute && history.count(now) >= room {
+            let shortest = now + Duration::from_secs(RESTS[0]);
+            until = until.min(history.falls_to(room.saturating_sub(1), now).max(shortest));
+        }
+        self.held = self.held.max(until);
         self.phase = Phase::Probing(None);
         self.signal = now;
-        self.taken = 0;
+        self.left = history.left_by(now);
         self.accepted = 0;
         self.step = 0.0;
     }
