@@ -290,7 +290,7 @@ fn a_limit_that_changes_is_followed_within_ten_minutes() {
     for (name, change, per_minute) in changes {
         for count in &counts {
             let mut parts = Vec::new();
-            for seed in seeds() {
+            for seed in seeds().take(few(40)) {
                 let times = slow(&mut fastrand::Rng::with_seed(seed));
                 let before = rated(count.clone());
                 let mut after = before.clone();
@@ -322,7 +322,7 @@ fn a_limit_that_changes_is_followed_within_ten_minutes() {
 /// Another number of sessions.
 #[test]
 fn a_changed_number_of_sessions_is_followed_within_ten_minutes() {
-    for seed in seeds() {
+    for seed in seeds().take(few(40)) {
         let times = slow(&mut fastrand::Rng::with_seed(seed));
         let limits = |sessions| Limits {
             sessions: Some(sessions),
@@ -350,6 +350,14 @@ fn followed(before: Limits, after: Limits, times: Times, seed: u64, per_minute: 
     world.tally.accepted as f64 / (5.0 * per_minute)
 }
 
+/// So many seeds where each takes long, unless the number was asked for.
+fn few(number: usize) -> usize {
+    match crate::number("SEEDS") {
+        None => number,
+        Some(_) => usize::MAX,
+    }
+}
+
 #[test]
 fn receivers_limits_are_found_from_their_replies() {
     let mut bad = Vec::new();
@@ -362,11 +370,7 @@ fn receivers_limits_are_found_from_their_replies() {
             continue;
         }
         let seeds = seeds();
-        let number = if case.heavy && crate::number("SEEDS").is_none() {
-            16
-        } else {
-            usize::MAX
-        };
+        let number = if case.heavy { few(16) } else { usize::MAX };
         let results: Vec<(u64, Result)> = seeds
             .take(number)
             .map(|seed| (seed, measure(case, seed)))

@@ -67,7 +67,7 @@ pub struct Learning {
     accepted: u64,
     /// What had left the minute when it came.
     left: u64,
-    /// The estimate comes from a rate that grew fast: it may be far too low, and is tried sooner.
+    /// The estimate comes from a rate that grew fast, or from a time with rests in it: it may be far too low, and is tried sooner.
     fresh: bool,
     /// The last step of the rate, the next one's size, and whether the rate was used up since.
     stepped: Instant,
@@ -290,9 +290,9 @@ impl Learning {
             self.set_rate(rate, now);
         } else {
             self.row = 0;
+            self.fresh = self.estimate.is_none();
             let estimate = self.estimate_from(count, now);
             self.confirmed = true;
-            self.fresh = self.estimate.is_none();
             self.estimate = Some(estimate);
             self.by_minute = true;
             self.set_rate(estimate * BELOW, now);
@@ -308,6 +308,7 @@ impl Learning {
             let between = self.accepted as f64 * 60.0 / passed.as_secs_f64();
             // Over more than a minute much less went through than in the last one: what counts is not the last minute.
             let fooled = passed >= MINUTE && between < count * FOOLED && !self.has_grown();
+            self.fresh |= fooled;
             estimate = if fooled { between } else { count.max(between) };
         }
         estimate = estimate.min(self.rate);
