@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// What the count of the last minute is compared with has to be longer than this.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Less than this part of it, and the count is wrong.
-const FOOLED: f64 = 0.75;
+const FOOLED: f64 = 0.65;
 /// The time between two steps of the rate, when it grows fast.
 const FAST_STEP: Duration = Duration::from_secs(12);
 /// The same below a known estimate and when it creeps.
