@@ -12,6 +12,8 @@ mod closed_loop;
 mod desk;
 #[path = "simulation/fallback.rs"]
 mod fallback;
+#[path = "simulation/found.rs"]
+mod found;
 #[path = "simulation/limits.rs"]
 mod limits;
 #[path = "simulation/orders.rs"]

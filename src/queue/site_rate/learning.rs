@@ -25,11 +25,13 @@ const SOON: Duration = Duration::from_secs(20);
 /// What the count of the last minute is compared with has to be longer than this.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Less than this part of it, and the count is wrong.
-const FOOLED: f64 = 0.75;
+const FOOLED: f64 = 0.65;
 /// The time between two steps of the rate, when it grows fast.
 const FAST_STEP: Duration = Duration::from_secs(12);
 /// The same below a known estimate and when it creeps.
 const SLOW_STEP: Duration = Duration::from_secs(30);
+/// The same for an estimate that may be far too low.
+const CREEP_SOON: Duration = Duration::from_secs(50);
 /// Without a signal for so long, the rate creeps beyond its estimate.
 const CREEP_AFTER: Duration = Duration::from_secs(150);
 
@@ -65,6 +67,8 @@ pub struct Learning {
     accepted: u64,
     /// What had left the minute when it came.
     left: u64,
+    /// The estimate comes from a rate that grew fast, or from a time with rests in it: it may be far too low, and is tried sooner.
+    fresh: bool,
     /// The last step of the rate, the next one's size, and whether the rate was used up since.
     stepped: Instant,
     step: f64,
@@ -102,6 +106,7 @@ impl Learning {
             signal: now,
             accepted: 0,
             left: 0,
+            fresh: false,
             stepped: now,
             step: 0.0,
             used_up: false,
@@ -237,7 +242,7 @@ impl Learning {
 
     fn grow(&mut self, history: &History, now: Instant) {
         let waited = now.saturating_duration_since(self.stepped);
-        let pause = if self.estimate.is_none() {
+        let pause = if self.estimate.is_none() || self.fresh {
             FAST_STEP
         } else {
             SLOW_STEP
@@ -256,11 +261,11 @@ impl Learning {
                 self.step = (self.step * 2.0).min(1.0);
             }
             Some(estimate) if below => self.set_rate((self.rate * 1.5).min(estimate * BELOW), now),
-            Some(estimate) if now.saturating_duration_since(self.signal) >= CREEP_AFTER => {
+            Some(estimate) if now.saturating_duration_since(self.signal) >= self.creeps_after() => {
                 self.set_rate(self.rate + (estimate * 0.01).max(0.1), now);
                 if history.count(now) as f64 > estimate + 1.0 && self.rate > estimate * 1.02 {
                     self.estimate = None;
-                    self.step = 0.02;
+                    self.step = if self.fresh { 0.08 } else { 0.02 };
                 }
             }
             Some(_) => {}
@@ -285,6 +290,7 @@ impl Learning {
             self.set_rate(rate, now);
         } else {
             self.row = 0;
+            self.fresh = self.estimate.is_none();
             let estimate = self.estimate_from(count, now);
             self.confirmed = true;
             self.estimate = Some(estimate);
@@ -302,6 +308,7 @@ impl Learning {
             let between = self.accepted as f64 * 60.0 / passed.as_secs_f64();
             // Over more than a minute much less went through than in the last one: what counts is not the last minute.
             let fooled = passed >= MINUTE && between < count * FOOLED && !self.has_grown();
+            self.fresh |= fooled;
             estimate = if fooled { between } else { count.max(between) };
         }
         estimate = estimate.min(self.rate);
@@ -313,6 +320,10 @@ impl Learning {
             self.soon = 0;
         }
         estimate.max(SLOWEST)
+    }
+
+    fn creeps_after(&self) -> Duration {
+        if self.fresh { CREEP_SOON } else { CREEP_AFTER }
     }
 
     /// Whether the rate was raised beyond what the estimate allows.
