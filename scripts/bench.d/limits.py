@@ -63,11 +63,13 @@ def nights(arguments, place):
     arguments.size, arguments.recipients_per_message, arguments.domains = 1024, 1, 10
     batch = place / "batch.mbox"
     make(batch, arguments, "even")
+    zone = place / "zone"
+    zone.write_text("".join("d%04d.test MX 10 mx.d%04d.test\nmx.d%04d.test A 127.0.0.%d\n" % (number, number, number, 100 + number) for number in range(1, 11)))
     results = {"first night": [], "second night": []}
     for round_number in range(arguments.rounds):
         state = place / ("state%d" % round_number)
         for name, figures in results.items():
-            sink = Sink(place, ["--latency", LATENCY, "--refuse-sessions", "8"])
+            sink = Sink(place, ["--latency", LATENCY, "--zone", zone, "--refuse-sessions", "8"])
             run, rows = send(place, batch, sink, ["--again"], state=state)
             stats = sink.stop()
             require(run.status == 0 and stats["recipients"] == arguments.messages, "%s: received %d" % (name, stats["recipients"]), run)
