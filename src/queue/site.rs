@@ -189,6 +189,12 @@ impl Site {
         self.sessions_after = self.sessions_after.filter(|until| *until > now);
     }
 
+    /// The pace may have room earlier than was said.
+    pub(super) fn may_ask_again(&mut self) {
+        self.rests.clear();
+        (self.held, self.sessions_after) = (false, None);
+    }
+
     /// Forgets all rests.
     pub(super) fn forget_rest(&mut self) {
         self.rests.clear();
