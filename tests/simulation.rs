@@ -10,6 +10,8 @@ mod check;
 mod closed_loop;
 #[path = "simulation/desk.rs"]
 mod desk;
+#[path = "simulation/enforced.rs"]
+mod enforced;
 #[path = "simulation/fallback.rs"]
 mod fallback;
 #[path = "simulation/found.rs"]
@@ -28,6 +30,8 @@ mod scenario;
 mod sender;
 #[path = "simulation/tally.rs"]
 mod tally;
+#[path = "simulation/through.rs"]
+mod through;
 #[path = "simulation/turns.rs"]
 mod turns;
 #[path = "simulation/worker.rs"]

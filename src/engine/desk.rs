@@ -73,6 +73,8 @@ struct OpenRun {
     ended: Option<Instant>,
     host_failed: Option<Arc<Verdict>>,
     sender: SenderReplies,
+    /// The latest word was that we send too fast.
+    is_too_fast: bool,
 }
 
 /// Counts messages whose recipients stand together.
@@ -134,6 +136,7 @@ impl Desk {
             ended: None,
             host_failed: None,
             sender: SenderReplies::default(),
+            is_too_fast: false,
         });
     }
 
@@ -193,6 +196,7 @@ impl Desk {
         };
         run.tried.note(envelope.message);
         run.ended = Some(Instant::now());
+        run.is_too_fast = false;
         if verdict.status == Status::Delivered {
             run.accepted.note(envelope.message);
             run.sender.accept(envelope.message);
@@ -213,6 +217,7 @@ impl Desk {
             // However slowly we went, it would be said again.
             deferral.class = Class::Message;
         }
+        run.is_too_fast = deferral.class == Class::Rate;
         run.deferred.push((envelope, deferral, verdict.status));
     }
 
@@ -254,6 +259,12 @@ impl Desk {
     /// anybody does, is the queue's decision.
     pub fn is_sender_refused(&self) -> bool {
         self.runs.iter().any(|run| run.sender.ends_refused())
+    }
+
+    /// True if the latest word in one of these runs was that we send too fast: what follows would hear the same, and waits
+    /// for the pace of the site.
+    pub fn is_too_fast(&self) -> bool {
+        self.runs.iter().any(|run| run.is_too_fast)
     }
 
     /// True if there are two runs.

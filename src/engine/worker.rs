@@ -166,7 +166,7 @@ impl Worker {
         let mut begun = !self.shared.is_stopping() && self.begin_next();
         while begun {
             self.transact(&target.exchange);
-            let goes_on = !self.is_sender_refused();
+            let goes_on = !self.is_turned_back();
             self.finish_first_of_two();
             begun = !self.parcel.is_empty() || goes_on && self.may_begin() && self.begin_next();
         }
@@ -286,9 +286,11 @@ impl Worker {
         self.drop_session(site);
     }
 
-    /// True if the servers have just refused us as the sender, and that may stop the site: the rest of the run goes back.
-    fn is_sender_refused(&self) -> bool {
-        self.shared.settings.sender_refusals > 0 && self.desk.is_sender_refused()
+    /// True if the rest of the run goes back: the servers have just said that we send too fast, or refused us as the sender,
+    /// and that may stop the site.
+    fn is_turned_back(&self) -> bool {
+        let stops = self.shared.settings.sender_refusals > 0;
+        self.desk.is_too_fast() || stops && self.desk.is_sender_refused()
     }
 
     fn may_begin(&mut self) -> bool {
@@ -397,7 +399,7 @@ impl Worker {
         let runs_ahead = self.session.as_ref().is_some_and(Session::runs_ahead);
         if !runs_ahead
             || self.shared.is_stopping()
-            || self.is_sender_refused()
+            || self.is_turned_back()
             || !self.has_room_for_message()
             || !self.next.is_empty()
         {

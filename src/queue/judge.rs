@@ -1,13 +1,14 @@
 //! What a finished run says of its site: whether it takes mail, and what the permit table is to learn.
 //!
 //! A host failure hurts the site: if no session of it is known to work, the site is paused, which is one change of state however
-//! much mail waits, and after a back-off one worker probes it; if others work, only new sessions are held back for a while.
+//! much mail waits, and after a back-off (a short one if it worked a moment ago) one worker probes it; if others work, only new sessions are held back for a while.
 //! Messages that are put off one after the other pause it as well: then the site is sick, not the messages (`health`).
 //!
 //! How many sessions a site gets, and how fast, is learned in the permit table, which is told once for each run. A session
 //! that is turned away while others work is no failure: the site has as many of ours as it likes.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::delayed::Timer;
 use super::dispatcher::{Dispatcher, Turn};
@@ -18,6 +19,11 @@ use super::ready::Work;
 use super::site::Gate;
 use crate::mail::{Envelope, MessageNo, Verdict};
 use crate::retry::{Class, Deferral};
+
+/// A site that worked so recently is expected to work again soon.
+const STORM: Duration = Duration::from_secs(30);
+/// The shortest rest of such a site.
+const SOON: Duration = Duration::from_secs(1);
 
 impl<P: Clone> Dispatcher<P> {
     /// What a finished run says about its site. True if its session was turned away since the site has enough of ours.
@@ -32,6 +38,9 @@ impl<P: Clone> Dispatcher<P> {
             return false;
         };
         self.sites[s].measured.sent(outcome.tried, outcome.spent);
+        if outcome.settled > 0 {
+            self.sites[s].worked_at = Some(t.now);
+        }
         self.sites.refresh(s);
         let turned_away = is_opening_failed(outcome)
             && outcome.settled == 0
@@ -157,7 +166,11 @@ impl<P: Clone> Dispatcher<P> {
 
     /// Holds new sessions back for a while.
     pub(super) fn narrow(&mut self, s: u32, t: &mut Turn<'_, P>) {
-        let until = t.now + self.config.retry.host_back_off(1, &mut self.rng);
+        let back_off = self.config.retry.host_back_off(1, &mut self.rng);
+        let until = t.now
+            + self
+                .soon(s, t.now)
+                .map_or(back_off, |soon| soon.min(back_off));
         self.sites[s].gate = Gate::Narrow(until);
         self.timers.push(until, Timer::Site(s));
         self.touch(s);
@@ -167,8 +180,12 @@ impl<P: Clone> Dispatcher<P> {
     /// goes to the fallback relay.
     pub(super) fn pause(&mut self, s: u32, t: &mut Turn<'_, P>) {
         let failures = self.sites[s].failures.saturating_add(1);
-        let until = t.now + self.config.retry.host_back_off(failures, &mut self.rng);
-        self.sites[s].failures = failures;
+        let back_off = self.config.retry.host_back_off(failures, &mut self.rng);
+        let soon = self.soon(s, t.now).filter(|soon| *soon < back_off);
+        if soon.is_none() {
+            self.sites[s].failures = failures;
+        }
+        let until = t.now + soon.unwrap_or(back_off);
         self.sites[s].gate = Gate::Paused(until);
         self.timers.push(until, Timer::Site(s));
         self.touch(s);
@@ -181,6 +198,14 @@ impl<P: Clone> Dispatcher<P> {
                 self.admit(d, all, false, t);
             }
         }
+    }
+
+    /// The rest of a site that worked a moment ago: a passing storm is to cost as little as it can, so the rest grows with the
+    /// time since, and does not count among the failures in a row. `None`: it is longer ago than a storm lasts, or never was.
+    fn soon(&self, s: u32, now: Instant) -> Option<Duration> {
+        let worked_at = self.sites[s].worked_at?;
+        let since = now.saturating_duration_since(worked_at);
+        (since < STORM).then(|| (since / 8).max(SOON))
     }
 
     /// The session of `w` works, and so does its site.

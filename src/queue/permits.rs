@@ -77,6 +77,8 @@ pub enum Permit {
     Session(SiteId),
     /// The opening of a session.
     Connect(Phase),
+    /// A message to this site: it may go earlier than the queue was told. Nobody stands in line for it.
+    Slot(SiteId),
 }
 
 impl Notice {

@@ -79,6 +79,12 @@ impl<P: Clone> Dispatcher<P> {
         match permit {
             Permit::Worker => self.worker_refused = false,
             Permit::Connect(phase) => self.sites.shut[phase.index()] = false,
+            Permit::Slot(site) => {
+                if let Some(s) = self.sites.find(site) {
+                    self.sites[s].may_ask_again();
+                    self.touch(s);
+                }
+            }
             Permit::Session(site) => {
                 if let Some(s) = self.sites.find(site) {
                     self.sites[s].blocked = false;
@@ -96,7 +102,7 @@ impl<P: Clone> Dispatcher<P> {
             Permit::Connect(phase) if !self.sites.shut[phase.index()] => {
                 t.permits.decline_connect(queue, phase);
             }
-            Permit::Worker | Permit::Connect(_) => {}
+            Permit::Worker | Permit::Connect(_) | Permit::Slot(_) => {}
             Permit::Session(site) => {
                 let blocked = self.sites.find(site).is_some_and(|s| self.sites[s].blocked);
                 if !blocked {
@@ -110,7 +116,7 @@ impl<P: Clone> Dispatcher<P> {
     pub(super) fn permit_wanted(&mut self, permit: Permit, t: &mut Turn<'_, P>) {
         let idle = match permit {
             Permit::Worker => self.workers.ready.front(),
-            Permit::Connect(_) => None,
+            Permit::Connect(_) | Permit::Slot(_) => None,
             Permit::Session(site) => {
                 let s = self.sites.find(site);
                 s.and_then(|s| self.sites[s].idle.front())

@@ -68,6 +68,8 @@ pub(super) struct Site {
     pub(super) failures: u32,
     /// The latest of them, or why it is stopped.
     pub(super) failure: Option<Arc<Verdict>>,
+    /// When it was last heard that mail was settled there.
+    pub(super) worked_at: Option<Instant>,
     /// What it thinks of us as the sender.
     pub(super) standing: Standing,
     /// Envelopes that were left because it is stopped.
@@ -111,6 +113,7 @@ impl Site {
             ahead: List::default(),
             gate: Gate::Open,
             failures: 0,
+            worked_at: None,
             failure: None,
             standing: Standing::default(),
             left: 0,
@@ -187,6 +190,12 @@ impl Site {
         self.rests.retain(|(_, until)| *until > now);
         self.held = self.rests.len() >= sources;
         self.sessions_after = self.sessions_after.filter(|until| *until > now);
+    }
+
+    /// The pace may have room earlier than was said.
+    pub(super) fn may_ask_again(&mut self) {
+        self.rests.clear();
+        (self.held, self.sessions_after) = (false, None);
     }
 
     /// Forgets all rests.

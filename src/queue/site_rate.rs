@@ -6,7 +6,7 @@
 //! - The first signal gives an estimate: what was accepted within the last minute. Openings of the gate follow after a rest
 //!   that grows with each signal in a row; each lets one message through, alone, and its reply decides. If it is accepted while the
 //!   minute is still as full as when the signal came, the server does not count minutes: the estimate is dropped and the rate
-//!   doubles until the next signal. Otherwise the estimate held, and messages go at [`BELOW`] of it, evenly spaced, so that the
+//!   doubles until the next signal. Otherwise the estimate held, and messages go at a little less than that (`BELOW` in `learning`), evenly spaced, so that the
 //!   next signal, if any, costs one or two attempts.
 //! - Between two signals the server took exactly what it was willing to: that is the second estimate.
 //! - Up to the estimate the rate recovers fast. Then it creeps, and once it is past the estimate without a signal its

@@ -243,7 +243,7 @@ impl World {
     fn finish(&mut self, q: usize, id: WorkerId, job: Job) {
         let manner = self.manner(job.site);
         let (mut deferred, mut returned) = (Vec::new(), Vec::new());
-        let mut failed = false;
+        let (mut failed, mut too_fast) = (false, false);
         let (mut sender, mut said) = (SenderReplies::default(), Vec::new());
         let groups = job.envelopes.chunk_by(|a, b| a.message == b.message);
         // The first message may have been under way by then.
@@ -255,7 +255,8 @@ impl World {
                 continue;
             }
             // Who goes on after a complaint is the queue's decision.
-            if failed || sender.ends_refused() || self.worker(q, id).session.is_none() {
+            let turned_back = too_fast || sender.ends_refused();
+            if failed || turned_back || self.worker(q, id).session.is_none() {
                 returned.extend_from_slice(group);
                 continue;
             }
@@ -280,7 +281,7 @@ impl World {
                     self.close_session(q, id, false);
                 }
                 Some(Class::Session) => self.close_session(q, id, false),
-                Some(_) => {}
+                Some(class) => too_fast = class == Class::Rate,
             }
             if let Some(class) = class {
                 let hint =

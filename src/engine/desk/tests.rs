@@ -79,6 +79,28 @@ fn who_is_turned_away_for_the_rate_at_the_door_has_no_session_and_in_a_session_i
 }
 
 #[test]
+fn who_is_told_to_go_slower_gives_the_rest_back_unless_what_was_under_way_is_accepted_after_all() {
+    let (mut desk, inbox, _scratch) = desk();
+    let all = envelopes(&[1, 2, 3]);
+    desk.take_run(DestinationId(3), 0, all.clone());
+    let mut group = Vec::new();
+    for _ in 0..2 {
+        let mut next = Vec::new();
+        assert!(desk.take_group(50, &mut next));
+        group.extend(next);
+    }
+    assert!(!desk.is_too_fast());
+    desk.end(group[0], &verdict(Status::Deferred, Scope::Rate));
+    assert!(desk.is_too_fast());
+    desk.end(group[1], &verdict(Status::Delivered, Scope::Message));
+    assert!(!desk.is_too_fast());
+    assert!(desk.take_group(50, &mut group));
+    desk.end(group[0], &verdict(Status::Deferred, Scope::Recipient));
+    assert!(!desk.is_too_fast(), "greylisting says nothing of the rate");
+    drop((desk, inbox));
+}
+
+#[test]
 fn the_first_message_of_the_next_run_goes_out_before_the_last_of_this_one_is_answered() {
     let (mut desk, events, _entries) = desk();
     desk.take_run(DestinationId(1), 1, envelopes(&[1]));

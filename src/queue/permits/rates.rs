@@ -8,7 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::PermitTable;
+use super::site::Wish;
+use super::{News, Notice, Permit, PermitTable};
 use crate::mail::{QueueId, SiteId, SourceNo};
 use crate::queue::pace::Pace;
 
@@ -72,7 +73,9 @@ impl PermitTable {
         };
         let of_site = lane.rate.take(wanted, now);
         if of_site == 0 && wanted > 0 {
-            return Slots::none(lane.rate.next(now).unwrap_or(now), false);
+            let next = lane.rate.next(now).unwrap_or(now);
+            lane.note_rest(queue, Wish::Slot, next);
+            return Slots::none(next, false);
         }
         let mut granted = of_site;
         let queue_rate = self
@@ -137,6 +140,19 @@ impl PermitTable {
         if let Some(Some(pace)) = self.source_rates.get_mut(source.index()) {
             pace.give_back(slots, taken);
         }
+        self.end_rests(site, source, self.seen.unwrap_or(taken));
+    }
+
+    /// Tells the queues that were told to rest for longer than they have to by now: a message that went alone was answered,
+    /// slots came back.
+    fn end_rests(&mut self, site: SiteId, source: SourceNo, now: Instant) {
+        let Some(lane) = self.sites.get_mut(&site).and_then(|site| site.lane(source)) else {
+            return;
+        };
+        for queue in lane.rests_to_end(now) {
+            self.notices
+                .push(Notice::new(queue, Permit::Slot(site), News::Free));
+        }
     }
 
     /// Learns from a finished run that was handed out at `taken`.
@@ -175,6 +191,7 @@ impl PermitTable {
         } else if feedback.host_failed {
             lane.window.host_error(now);
         }
+        self.end_rests(site, source, now);
         self.notify_site(site);
     }
 

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use super::site::{Lane, Site};
+use super::site::{Lane, Site, Wish};
 use super::stock::Waiter;
 use super::{News, Notice, Permit, PermitTable, Phase, Wanted};
 use crate::mail::{QueueId, SiteId, SourceNo};
@@ -142,6 +142,10 @@ impl PermitTable {
         match self.choose_source(&self.sites[&site], now) {
             Err(at) => {
                 self.leave_site_line(site, queue);
+                let lanes = self.sites.get_mut(&site).into_iter();
+                for lane in lanes.flat_map(|of_site| &mut of_site.lanes) {
+                    lane.note_rest(queue, Wish::Session, at);
+                }
                 Grant::NotBefore(at)
             }
             Ok(source) => {

@@ -3,15 +3,27 @@
 //! INVARIANTS: the sessions of all lanes together are those of the stock; a lane has at least as many sessions as it is
 //! opening. Windows only bound what is taken: a window that shrinks takes nothing away.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::stock::Stock;
-use crate::mail::SourceNo;
+use crate::mail::{QueueId, SourceNo};
 use crate::queue::pace::{Pace, Rate};
 use crate::queue::session_limit::SessionLimit;
 use crate::queue::site_rate::SiteRate;
 use crate::queue::terms::SiteTerms;
 use crate::queue::window::{Admission, Window};
+
+/// A rest that could end so much earlier is left as it is.
+const SOON: Duration = Duration::from_millis(20);
+
+/// What a queue has to wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wish {
+    /// A slot for a message.
+    Slot,
+    /// A session, and a slot for its first message.
+    Session,
+}
 
 /// One source address at one site.
 #[derive(Debug)]
@@ -24,6 +36,8 @@ pub(super) struct Lane {
     pub(super) held: u32,
     /// Those of them that are being opened.
     pub(super) connecting: u32,
+    /// Queues that were told to come again, and when; no queue twice for the same.
+    rests: Vec<(QueueId, Wish, Instant)>,
 }
 
 impl Lane {
@@ -40,7 +54,37 @@ impl Lane {
             ),
             held: 0,
             connecting: 0,
+            rests: Vec::new(),
         }
+    }
+
+    /// A queue is told that it does not get its wish before `until`.
+    pub(super) fn note_rest(&mut self, queue: QueueId, wish: Wish, until: Instant) {
+        self.rests
+            .retain(|(other, same, _)| (*other, *same) != (queue, wish));
+        self.rests.push((queue, wish, until));
+    }
+
+    /// The queues that may come earlier than they were told; they are forgotten.
+    pub(super) fn rests_to_end(&mut self, now: Instant) -> Vec<QueueId> {
+        self.rests.retain(|(_, _, until)| *until > now);
+        if self.rests.is_empty() {
+            return Vec::new();
+        }
+        let (slot, session) = (self.rate.next(now).unwrap_or(now), self.next(now));
+        let mut early = Vec::new();
+        self.rests.retain(|(queue, wish, until)| {
+            let next = match wish {
+                Wish::Slot => slot,
+                Wish::Session => session,
+            };
+            let is_early = *until > next + SOON;
+            if is_early && !early.contains(queue) {
+                early.push(*queue);
+            }
+            !is_early
+        });
+        early
     }
 
     /// Sessions that could be taken, now or as soon as time allows it. `seen` is any instant that has been.

@@ -157,6 +157,8 @@ impl Learning {
             return;
         }
         self.spacing.take(slots, now);
+        // Who comes only when a slot is due never asks in vain.
+        self.used_up |= self.spacing.free(now) == 0;
         if let Phase::Probing(_) = self.phase {
             self.phase = Phase::Probing(Some(now));
         }
