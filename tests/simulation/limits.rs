@@ -175,7 +175,9 @@ impl World {
         let limits = &self.scenario.limits;
         let of_site = |run: &Handed| (run.site, run.source) == to;
         self.check_rate(limits.terms.rate, of_site);
-        self.check_rate(limits.queue_rates[q].0, |run| run.queue == q);
+        // Queues for promoted sites have no rates of their own.
+        let of_queue = limits.queue_rates.get(q).and_then(|rates| rates.0);
+        self.check_rate(of_queue, |run| run.queue == q);
         self.check_rate(limits.source_rate, |run| run.source == source);
     }
 

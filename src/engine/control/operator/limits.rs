@@ -43,7 +43,8 @@ impl Operator {
     }
 
     fn set_general(&mut self, limits: Limits) -> Outcome {
-        let queues = self.levers.inboxes.len() as u32;
+        // Those for promoted sites do with what there is: they need a worker only while they have a site.
+        let queues = self.levers.routes.queues() as u32;
         if limits.max_workers.is_some_and(|most| most < queues) {
             let text = format!("there are {queues} queues: each needs a worker");
             return Err((text, None));
