@@ -17,7 +17,7 @@ use mailer::mail::{
 };
 use mailer::queue::{
     Action, Dispatcher, DispatcherConfig, Event, News, Outcome, PermitTable, Resolution, Route,
-    SiteTerms,
+    SiteStatus, SiteTerms,
 };
 use mailer::retry::{Class, Deferral};
 
@@ -553,9 +553,14 @@ impl Enforced {
         }
     }
 
+    /// What the permit table knows of the site.
+    pub fn status(&self) -> SiteStatus {
+        self.permits.borrow().site_status(SITE)
+    }
+
     fn trace(&self, q: usize, what: &str) {
         if self.trace {
-            let status = self.permits.borrow().site_status(SITE);
+            let status = self.status();
             println!("{:9.3} {q} {what} {status:?}", self.now as f64 / 1e6);
         }
     }
