@@ -10,6 +10,8 @@ mod check;
 mod closed_loop;
 #[path = "simulation/desk.rs"]
 mod desk;
+#[path = "simulation/fairness.rs"]
+mod fairness;
 #[path = "simulation/fallback.rs"]
 mod fallback;
 #[path = "simulation/found.rs"]
