@@ -12,6 +12,8 @@ mod closed_loop;
 mod desk;
 #[path = "simulation/enforced.rs"]
 mod enforced;
+#[path = "simulation/fairness.rs"]
+mod fairness;
 #[path = "simulation/fallback.rs"]
 mod fallback;
 #[path = "simulation/found.rs"]

@@ -2,7 +2,10 @@
 //!
 //! A site stands in the ring while mail waits for it that another session could carry. The ring has two parts: sites
 //! that no worker of this queue serves come first, then sites that would like one more. Each part is served in turn,
-//! so a site with much mail cannot keep another one waiting for ever.
+//! so a site with much mail cannot keep another one waiting for ever. In field terms this is a deficit round robin: the
+//! quantum of a worker at a site is 64 envelopes or 5 seconds, whichever is used up first (`quantum`, `quantum_time`). What a
+//! run exceeds it by is not carried over, since a worker that has used it up only turns away if another site has none, or at
+//! least two less; with mail that takes longer than the quantum each run is a turn.
 //!
 //! The gate of a site is one state for all its mail, however much that is:
 //!
@@ -90,6 +93,8 @@ pub(super) struct Site {
     pub(super) starved: bool,
     /// True while it is on the list of sites to look at after the event.
     pub(super) touched: bool,
+    /// Its part of the queue's weight, as of the last look at it.
+    root: u32,
     ring: Ring,
 }
 
@@ -125,6 +130,7 @@ impl Site {
             held: false,
             starved: false,
             touched: false,
+            root: 0,
             ring: Ring::None,
         }
     }
@@ -147,6 +153,14 @@ impl Site {
             && !self.held
             && self.sessions_after.is_none()
             && self.session_pays(backlog)
+    }
+
+    /// The square root of what waits and may go.
+    fn root(&self) -> u32 {
+        match self.gate {
+            Gate::Paused(_) | Gate::Stopped => 0,
+            _ => self.waiting.isqrt() as u32,
+        }
     }
 
     /// True if a further session pays. A probe always does.
@@ -241,6 +255,8 @@ pub(super) struct Sites {
     pub(super) shut: [bool; 2],
     /// What must wait for a further session: see `flow`.
     backlog: u32,
+    /// The sum of the roots of all sites.
+    roots: u64,
 }
 
 impl std::ops::Index<u32> for Sites {
@@ -285,6 +301,9 @@ impl Sites {
 
     /// Puts the site into the part of the ring where it belongs, at the end unless it stands there already.
     pub(super) fn refresh(&mut self, s: u32) {
+        let root = self[s].root();
+        let before = std::mem::replace(&mut self[s].root, root);
+        self.roots = self.roots - u64::from(before) + u64::from(root);
         let site = &self[s];
         let ring = match (site.wants_session(self.backlog), site.workers) {
             (false, _) => Ring::None,
@@ -295,6 +314,11 @@ impl Sites {
             self.unlink(s);
             self.link(s, ring);
         }
+    }
+
+    /// The sum over all sites of the square root of what waits there and may go.
+    pub(super) fn roots(&self) -> u32 {
+        u32::try_from(self.roots).unwrap_or(u32::MAX)
     }
 
     /// Puts a site that has been served at the end of its part.

@@ -61,9 +61,11 @@ impl<P: Clone> Dispatcher<P> {
         }
     }
 
-    /// The weight of this queue in the shares of workers: the square root of what it could send now, at least 1.
+    /// The weight of this queue in the shares of workers: the square roots of what waits for each of its sites, at least 1. A
+    /// queue of many sites must not be weighed like one with a single site, or the large site that got a queue of its own
+    /// would have more workers than all those that it left behind.
     pub fn weight(&self) -> u32 {
-        (self.backlog.waiting + self.in_hand).isqrt().max(1) as u32
+        self.sites.roots().max(1)
     }
 
     /// Envelopes that are not settled.
