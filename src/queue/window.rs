@@ -180,7 +180,16 @@ impl Window {
             };
             return;
         }
-        self.suspect(now, (working > 0).then_some(working));
+        let believed = self.suspicion.and_then(|suspicion| {
+            // Turned away, a cohort taken by the others meanwhile, turned away again: no storm looks like that.
+            suspicion
+                .ceiling
+                .filter(|ceiling| working >= *ceiling && suspicion.accepted > *ceiling)
+        });
+        match believed {
+            Some(ceiling) => self.believe(ceiling, now),
+            None => self.suspect(now, (working > 0).then_some(working)),
+        }
     }
 
     /// The server ended a session that had carried messages: no fault, but the next opening goes alone.
@@ -235,14 +244,19 @@ impl Window {
             // There was room for one more after all.
             self.suspicion = None;
         } else if suspicion.accepted > refused_at && now >= suspicion.not_before {
-            self.suspicion = None;
-            self.ceiling = Some(refused_at);
-            self.size = self.size.min(f64::from(refused_at)).max(1.0);
-            self.probe = Probe {
-                since: Some(now),
-                ..Probe::new(PROBE_MIN)
-            };
+            self.believe(refused_at, now);
         }
+    }
+
+    /// More than `ceiling` sessions are turned away; that is tried again later.
+    fn believe(&mut self, ceiling: u32, now: Instant) {
+        self.suspicion = None;
+        self.ceiling = Some(ceiling);
+        self.size = self.size.min(f64::from(ceiling)).max(1.0);
+        self.probe = Probe {
+            since: Some(now),
+            ..Probe::new(PROBE_MIN)
+        };
     }
 
     fn weigh_ceiling(&mut self, messages: u32, working: u32, now: Instant) {

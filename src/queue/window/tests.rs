@@ -173,3 +173,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_is_turned_away_again_after_a_cohort_of_the_others_has_met_a_ceiling_whenever_the_replies_come()
+ {
+    let now = Instant::now();
+    let mut window = Window::new(bounds(7, 20), None);
+    window.session_refused(5, now);
+    // All that the others carry meanwhile is answered before the next opening is due.
+    window.accepted(6, 5, now + millis(100));
+    assert_eq!(window.ceiling(), None, "it may be the beginning of a storm");
+    window.session_refused(5, now + millis(600));
+    assert_eq!((window.ceiling(), window.size()), (Some(5), 5));
+    let mut storm = Window::new(bounds(7, 20), None);
+    storm.session_refused(5, now);
+    storm.session_refused(5, now + millis(600));
+    assert_eq!(storm.ceiling(), None, "nobody was accepted in between");
+}
