@@ -432,3 +432,19 @@ fn a_run_stops_once_too_much_is_refused() {
     let wrong = lab.send(&mixed(2), &["--stop-on", "bounced>1"]);
     assert_eq!(wrong.status, Some(64), "{}", wrong.stderr);
 }
+
+#[test]
+fn a_pause_of_the_general_queue_holds_for_the_sites_that_were_promoted_out_of_it() {
+    let lab = Lab::new(ZONE, keeping(&[SLOW]));
+    let recipients = (0..400).map(|n| format!("u{n}@{}", ["big.test", "small.test"][n % 2]));
+    let config = lab.file("mailer.toml", "max_sessions = 2\n");
+    let arguments = ["--config", config.to_str().unwrap()];
+    let program = lab.start(&Batch::to_each(recipients), &arguments);
+    lab.show_until(|shown| shown.queues.iter().any(|queue| queue.name == "big.test"));
+    lab.order(&["pause", "general"]);
+    let held = |shown: &Shown| shown.queues.iter().map(|queue| queue.held).sum::<u64>();
+    lab.show_until(|shown| held(shown) > 0 && held(shown) + count(shown, "delivered") == 400);
+    let said = lab.order(&["resume", "general"]);
+    assert!(said.ends_with(" go on\n"), "{said}");
+    lab.assert_all_delivered(&program.wait(), 400);
+}
