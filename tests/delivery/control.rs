@@ -448,3 +448,16 @@ fn a_pause_of_the_general_queue_holds_for_the_sites_that_were_promoted_out_of_it
     assert!(said.ends_with(" go on\n"), "{said}");
     lab.assert_all_delivered(&program.wait(), 400);
 }
+
+#[test]
+fn what_is_dropped_untried_is_no_result_that_stops_a_run() {
+    let rules = [SLOW, "domain=big.test stage=rcpt drop"];
+    let lab = Lab::new(ZONE, keeping(&rules));
+    let program = lab.start_controlled(&mixed(200), &["--stop-on", "deferred>60"]);
+    lab.show_until(|shown| count(shown, "delivered") >= 10 && count(shown, "deferred") > 0);
+    lab.order(&["drop", "big.test"]);
+    let ended = program.wait();
+    assert_eq!(ended.count("delivered"), 100, "{}", ended.stderr);
+    assert!(!ended.stderr.contains("--stop-on"), "{}", ended.stderr);
+    lab.assert_agrees(&ended);
+}
