@@ -215,6 +215,7 @@ fn open_at(
         conversation: conversation(wish, place, shared, &stream)?,
         level_max: shared.hosts.level(place.address),
         verify: wish.exchange.tls == TlsPolicy::Verify,
+        clear_by_policy: wish.exchange.tls == TlsPolicy::None,
         timeouts: shared.settings.timeouts,
         data_rate_min: shared.settings.data_rate_min,
         cut: shared.sockets.cut_mark(),

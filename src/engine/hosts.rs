@@ -64,6 +64,8 @@ pub struct Host {
     pub dead_until: Option<Instant>,
     /// The first and the latest handshake that failed, none having worked in between.
     pub handshakes_failed: Option<(Instant, Instant)>,
+    /// An earlier run has met them, this one none yet.
+    pub(super) is_tls_recalled: bool,
     /// What the last session that could be opened was like.
     pub last: Option<Opening>,
     /// Something is known that the memory has not been told.
@@ -90,6 +92,7 @@ impl Default for Host {
             failures: 0,
             dead_until: None,
             handshakes_failed: None,
+            is_tls_recalled: false,
             last: None,
             is_changed: false,
         }
@@ -154,7 +157,12 @@ impl Hosts {
     /// A TLS handshake failed or stalled.
     pub fn handshake_failed(&self, host: IpAddr, now: Instant) {
         self.change(host, |known| {
-            let first = known.handshakes_failed.map_or(now, |(first, _)| first);
+            let is_recalled = std::mem::take(&mut known.is_tls_recalled);
+            // One failure last night and one tonight are two, not a host that has kept failing.
+            let before = known.handshakes_failed.filter(|(_, latest)| {
+                !is_recalled || now.saturating_duration_since(*latest) < CLEAR_MAX
+            });
+            let first = before.map_or(now, |(first, _)| first);
             known.handshakes_failed = Some((first, now));
         });
     }
@@ -202,9 +210,10 @@ impl Hosts {
 
     /// An earlier run knew this of a host, or nothing. What this run has met itself stays.
     pub fn recall(&self, host: IpAddr, known: Option<Host>) {
-        self.lock()
-            .entry(host)
-            .or_insert_with(|| known.unwrap_or_default());
+        self.lock().entry(host).or_insert_with(|| Host {
+            is_tls_recalled: true,
+            ..known.unwrap_or_default()
+        });
     }
 
     /// What this run has found out about hosts since it was asked last.

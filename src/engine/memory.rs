@@ -33,7 +33,13 @@ const SAVES_AT_LAST: u32 = 4;
 /// How long an answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
-/// What is asked of the thread.
+/// What is asked of the thread, and until when the answer is waited for.
+struct Asked {
+    ask: Ask,
+    until: Instant,
+}
+
+/// What can be asked.
 enum Ask {
     /// What is remembered of a site.
     Site(Arc<str>, Sender<Vec<SiteRow>>),
@@ -41,6 +47,15 @@ enum Ask {
     Addresses(Vec<IpAddr>, Sender<Vec<AddressRow>>),
     /// Save and end.
     End,
+}
+
+impl Asked {
+    /// The question, if anybody still waits for the answer: a database that is locked must not be asked for nobody, over and
+    /// over, while the end of the run waits.
+    fn ask_in_time(self) -> Option<Ask> {
+        let is_waited_for = matches!(self.ask, Ask::End) || Instant::now() < self.until;
+        is_waited_for.then_some(self.ask)
+    }
 }
 
 /// The memory, as the other threads see it.
@@ -56,7 +71,7 @@ pub struct Memory {
 /// The way to the thread.
 #[derive(Debug)]
 struct Way {
-    asks: Sender<Ask>,
+    asks: Sender<Asked>,
     /// Nothing was remembered when the run began.
     is_blank: bool,
 }
@@ -65,7 +80,7 @@ struct Way {
 #[derive(Debug)]
 pub struct Keeper {
     thread: Option<JoinHandle<Option<HostsError>>>,
-    asks: Option<Sender<Ask>>,
+    asks: Option<Sender<Asked>>,
 }
 
 /// What was learned of the sites of a run, from each of our addresses (empty: the system's choice).
@@ -161,15 +176,21 @@ impl Way {
             return Vec::new();
         }
         let (say, heard) = bounded(1);
-        let _ = self.asks.send(question(say));
-        heard.recv_timeout(ANSWER_WITHIN).unwrap_or_default()
+        let until = Instant::now() + ANSWER_WITHIN;
+        let ask = question(say);
+        let _ = self.asks.send(Asked { ask, until });
+        heard.recv_deadline(until).unwrap_or_default()
     }
 }
 
 impl Keeper {
     /// Has everything saved. Returns why that failed, if it did.
     pub fn end(self) -> Option<HostsError> {
-        let _ = self.asks?.send(Ask::End);
+        let until = Instant::now();
+        let _ = self.asks?.send(Asked {
+            ask: Ask::End,
+            until,
+        });
         // A bug there has been told by its panic, and costs nothing but the memory.
         self.thread?.join().ok().flatten()
     }
@@ -186,19 +207,20 @@ struct Scribe {
 }
 
 impl Scribe {
-    fn work(&mut self, asked: &Receiver<Ask>) -> Option<HostsError> {
+    fn work(&mut self, asked: &Receiver<Asked>) -> Option<HostsError> {
         let mut due = Instant::now() + SAVE_EVERY;
         let mut is_swept = false;
         loop {
-            match asked.recv_deadline(due) {
-                Ok(Ask::Site(key, answer)) => {
+            match asked.recv_deadline(due).map(Asked::ask_in_time) {
+                Ok(None) => {} // who asked is gone
+                Ok(Some(Ask::Site(key, answer))) => {
                     let rows = self.store.site(&key, self.memory.clock.now_ms());
                     let _ = answer.send(rows.unwrap_or_default());
                 }
-                Ok(Ask::Addresses(ips, answer)) => {
+                Ok(Some(Ask::Addresses(ips, answer))) => {
                     let _ = answer.send(self.addresses(&ips));
                 }
-                Ok(Ask::End) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(Some(Ask::End)) | Err(RecvTimeoutError::Disconnected) => {
                     let failure = self.save_at_last();
                     if !is_swept && failure.is_none() {
                         let _ = self.store.sweep(self.memory.clock.now_ms());
@@ -414,5 +436,16 @@ mod tests {
             1
         );
         assert!(memory.lock().is_empty());
+    }
+
+    #[test]
+    fn a_question_is_dropped_once_nobody_waits_for_its_answer_and_the_end_never_is() {
+        let (say, _heard) = bounded(1);
+        let asked = |ask, until| Asked { ask, until }.ask_in_time();
+        let question = || Ask::Site("a.test".into(), say.clone());
+        let now = Instant::now();
+        assert!(asked(question(), now).is_none());
+        assert!(asked(question(), now + ANSWER_WITHIN).is_some());
+        assert!(matches!(asked(Ask::End, now), Some(Ask::End)));
     }
 }

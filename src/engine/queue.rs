@@ -390,6 +390,15 @@ impl QueueThread {
 
     /// Tells the ledger of a verdict that no worker was needed for.
     fn tell(&mut self, envelopes: &[Envelope], verdict: &Verdict) {
+        self.note(envelopes, verdict);
+        // What names and hosts say is never about the batch: it was an order.
+        match verdict.stage {
+            Stage::Batch => self.teller.tell_as_ordered(),
+            _ => self.teller.tell(),
+        }
+    }
+
+    fn note(&mut self, envelopes: &[Envelope], verdict: &Verdict) {
         let at = jiff::Timestamp::now().as_millisecond();
         for envelope in envelopes {
             self.teller.add(&Attempt {
@@ -400,11 +409,6 @@ impl QueueThread {
                 at,
                 took_ms: 0,
             });
-        }
-        // What names and hosts say is never about the batch: it was an order.
-        match verdict.stage {
-            Stage::Batch => self.teller.tell_as_ordered(),
-            _ => self.teller.tell(),
         }
     }
 
@@ -421,7 +425,13 @@ impl QueueThread {
                 ..why.clone()
             };
             if !untried.is_empty() {
-                self.tell(&untried, &pending);
+                // Nobody was asked about these: that is no result.
+                self.teller.tell();
+                // In groups smaller than those that the teller tells of itself, as results.
+                for some in untried.chunks(16) {
+                    self.note(some, &pending);
+                    self.teller.tell_as_ordered();
+                }
             }
         }
         let recipients = envelopes

@@ -374,8 +374,8 @@ impl Running {
 
     /// Puts the limits of `settings` into force while the run goes on: see [`Levers::set_limits`].
     pub fn set_limits(&self, settings: &Settings) {
-        *self.levers.lock() = settings.clone();
-        self.levers.set_limits(settings);
+        // In one step: an order that comes meanwhile must not be undone by what was read before it.
+        self.levers.change(|in_force| *in_force = settings.clone());
     }
 
     /// Why the run cannot be controlled, if it was to be.

@@ -54,6 +54,7 @@ pub struct Session {
     stuffed: Vec<u8>,
     cut: Arc<AtomicBool>,
     is_implicit: bool,
+    is_clear_by_policy: bool,
 }
 
 /// What a transaction needs next.
@@ -80,6 +81,8 @@ pub struct Manner {
     pub level_max: Pipelining,
     /// The server's certificate must fit its name.
     pub verify: bool,
+    /// TLS is not used although it may be offered, since policy says so.
+    pub clear_by_policy: bool,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// The least rate at which the server must take content, in bytes per second.
@@ -127,6 +130,7 @@ impl Session {
             stuffed: Vec::new(),
             cut: manner.cut,
             is_implicit,
+            is_clear_by_policy: manner.clear_by_policy,
         })
     }
 
@@ -189,7 +193,9 @@ impl Session {
             return true;
         }
         match policy {
-            TlsPolicy::None | TlsPolicy::May => true,
+            TlsPolicy::None => true,
+            // Where TLS is a wish it has to be tried: what was opened in clear on purpose is not for this mail.
+            TlsPolicy::May => self.conversation.is_in_tls() || !self.is_clear_by_policy,
             TlsPolicy::Require | TlsPolicy::Implicit => self.conversation.is_in_tls(),
             TlsPolicy::Verify => self.conversation.is_in_tls() && self.verify,
         }

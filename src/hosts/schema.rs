@@ -17,7 +17,7 @@ CREATE TABLE address(
     suspected_ms INTEGER, -- when one of these two last became worse; they hold for 30 days
     failures INTEGER NOT NULL, -- connections that failed in a row
     dead_until_ms INTEGER, -- it is left out until then, for an hour at most
-    tls_failed_first_ms INTEGER, -- handshakes that failed, none having worked in between; they count for a day
+    tls_failed_first_ms INTEGER, -- handshakes that failed, none having worked in between; they count for an hour
     tls_failed_latest_ms INTEGER,
     tls TEXT, -- how the last session was protected; empty: it was not
     capabilities TEXT, -- what it offered last

@@ -16,7 +16,7 @@ use super::dispatcher::{Dispatcher, Turn};
 use super::event::{Action, Outcome};
 use super::ready::Work;
 use super::site::Gate;
-use crate::mail::{DestinationId, Envelope, Stage, Status, WorkerId};
+use crate::mail::{DestinationId, Envelope, Scope, Stage, Status, WorkerId};
 use crate::retry::{self, Class, Deferral, Next};
 
 /// How long no worker is spawned after a thread has failed.
@@ -303,8 +303,39 @@ impl<P: Clone> Dispatcher<P> {
     }
 }
 
-/// True if the session of a run could not be opened: no connection, or a refusal at greeting or EHLO.
+/// True if the session of a run could not be opened: no connection, or a refusal at greeting or EHLO. Our own trouble (no
+/// descriptors, no ports) is none of the site's doing.
 pub(super) fn is_opening_failed(outcome: &Outcome) -> bool {
-    let stage = outcome.host_failed.as_ref().map(|verdict| verdict.stage);
-    matches!(stage, Some(Stage::Connect | Stage::Greeting | Stage::Ehlo))
+    outcome.host_failed.as_ref().is_some_and(|verdict| {
+        verdict.scope != Scope::Local
+            && matches!(
+                verdict.stage,
+                Stage::Connect | Stage::Greeting | Stage::Ehlo
+            )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mail::{Enhanced, Status, Verdict};
+
+    #[test]
+    fn our_own_trouble_is_no_session_that_was_turned_away() {
+        let failed = |scope, stage| {
+            let enhanced = Enhanced::new(4, 4, 1);
+            let verdict = Verdict::own(Status::Deferred, scope, stage, enhanced, "");
+            is_opening_failed(&Outcome {
+                host_failed: Some(Arc::new(verdict)),
+                ..Outcome::default()
+            })
+        };
+        for stage in [Stage::Connect, Stage::Greeting, Stage::Ehlo] {
+            assert!(failed(Scope::Host, stage), "{stage:?}");
+            assert!(!failed(Scope::Local, stage), "{stage:?}");
+        }
+        assert!(!failed(Scope::Host, Stage::Mail));
+    }
 }

@@ -22,6 +22,7 @@ pub use sender::is_about_sender;
 pub use wait::{HINT_MAX, retry_hint};
 
 use super::pipeline::Awaited;
+use super::reply::Reply;
 use crate::mail::{Enhanced, Scope, Status};
 
 /// What surrounds a reply.
@@ -161,6 +162,31 @@ pub fn of_reply(
         _ if awaited.is_final() || context.content_sent => ends(InDoubt, Message),
         (_, _) => ends(Deferred, Host),
     }
+}
+
+/// What a reply means by the table, and by its text where that is known to say more: a greylist behind the content looks like
+/// a complaint of our rate (451 4.7.1), and is about this message.
+pub fn of_answer(awaited: Awaited, reply: &Reply, context: Context) -> Meaning {
+    let meaning = of_reply(awaited, reply.code, reply.enhanced, context);
+    let by_text = |failure: Failure| match failure.scope {
+        Scope::Rate if tells_of_greylist(reply) => Failure {
+            scope: Scope::Message,
+            ..failure
+        },
+        _ => failure,
+    };
+    match meaning {
+        Meaning::Failed(failure) => Meaning::Failed(by_text(failure)),
+        Meaning::Ends(failure) => Meaning::Ends(by_text(failure)),
+        other => other,
+    }
+}
+
+fn tells_of_greylist(reply: &Reply) -> bool {
+    let text = reply.text().to_ascii_lowercase();
+    ["greylist", "graylist", "grey list", "gray list"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 /// The rows of the opening; 421 has its own.

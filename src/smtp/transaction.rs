@@ -204,7 +204,7 @@ impl Transaction {
         pipeline: &mut Pipeline,
     ) -> Step {
         let context = self.context(messages_accepted);
-        let meaning = meaning::of_reply(awaited, reply.code, reply.enhanced, context);
+        let meaning = meaning::of_answer(awaited, reply, context);
         self.mail_answered |= awaited == Awaited::Mail;
         if let Meaning::Ends(failure) = meaning {
             return Step::Ends(self.on_end_of_session(failure, awaited, reply));

@@ -432,3 +432,32 @@ fn a_run_stops_once_too_much_is_refused() {
     let wrong = lab.send(&mixed(2), &["--stop-on", "bounced>1"]);
     assert_eq!(wrong.status, Some(64), "{}", wrong.stderr);
 }
+
+#[test]
+fn a_pause_of_the_general_queue_holds_for_the_sites_that_were_promoted_out_of_it() {
+    let lab = Lab::new(ZONE, keeping(&[SLOW]));
+    let recipients = (0..400).map(|n| format!("u{n}@{}", ["big.test", "small.test"][n % 2]));
+    let config = lab.file("mailer.toml", "max_sessions = 2\n");
+    let arguments = ["--config", config.to_str().unwrap()];
+    let program = lab.start(&Batch::to_each(recipients), &arguments);
+    lab.show_until(|shown| shown.queues.iter().any(|queue| queue.name == "big.test"));
+    lab.order(&["pause", "general"]);
+    let held = |shown: &Shown| shown.queues.iter().map(|queue| queue.held).sum::<u64>();
+    lab.show_until(|shown| held(shown) > 0 && held(shown) + count(shown, "delivered") == 400);
+    let said = lab.order(&["resume", "general"]);
+    assert!(said.ends_with(" go on\n"), "{said}");
+    lab.assert_all_delivered(&program.wait(), 400);
+}
+
+#[test]
+fn what_is_dropped_untried_is_no_result_that_stops_a_run() {
+    let rules = [SLOW, "domain=big.test stage=rcpt drop"];
+    let lab = Lab::new(ZONE, keeping(&rules));
+    let program = lab.start_controlled(&mixed(200), &["--stop-on", "deferred>60"]);
+    lab.show_until(|shown| count(shown, "delivered") >= 10 && count(shown, "deferred") > 0);
+    lab.order(&["drop", "big.test"]);
+    let ended = program.wait();
+    assert_eq!(ended.count("delivered"), 100, "{}", ended.stderr);
+    assert!(!ended.stderr.contains("--stop-on"), "{}", ended.stderr);
+    lab.assert_agrees(&ended);
+}

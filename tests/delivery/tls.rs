@@ -391,3 +391,23 @@ fn certificates_that_cannot_be_used_are_an_error_of_the_configuration() {
     }
     assert_eq!(lab.sink.stats().connections, 0);
 }
+
+#[test]
+fn a_session_that_policy_left_in_clear_carries_no_mail_that_wants_tls_where_it_is_offered() {
+    let lab = offering(&[]);
+    let config = lab.file("mailer.toml", "[domain.\"may.test\"]\ntls = \"none\"\n");
+    let flags = ["--config", config.to_str().unwrap(), "--max-workers", "1"];
+    let ended = send(
+        &lab,
+        &Batch::to_each(["a@may.test", "b@bank.test", "c@may.test", "d@bank.test"]),
+        &[&NO_RETRY, &flags],
+    );
+    lab.assert_all_delivered(&ended, 4);
+    for row in &ended.rows {
+        assert_eq!(
+            row.tls.is_empty(),
+            row.recipient.ends_with("may.test"),
+            "{row:?}"
+        );
+    }
+}

@@ -153,7 +153,7 @@ impl Operator {
                 (hit(&answers), String::new())
             }
             Target::Queue(queue) => {
-                let answers = self.tell(&[queue], &Order::Pause(Whom::Queue));
+                let answers = self.tell(&self.with_promoted(queue), &Order::Pause(Whom::Queue));
                 (
                     hit(&answers),
                     format!(" of queue {}", self.queue_name(queue)),
@@ -175,7 +175,7 @@ impl Operator {
         let (answers, what) = match self.target_or_all(target)? {
             Target::All => (self.tell_all(&Order::Resume(Whom::All)), String::new()),
             Target::Queue(queue) => {
-                let answers = self.tell(&[queue], &Order::Resume(Whom::Queue));
+                let answers = self.tell(&self.with_promoted(queue), &Order::Resume(Whom::Queue));
                 (answers, format!(" of queue {}", self.queue_name(queue)))
             }
             Target::Domain(id, name) => {
@@ -288,6 +288,16 @@ impl Operator {
             .map(|at| QueueId(at as u16))
             .collect();
         self.tell(&all, order)
+    }
+
+    /// A queue; with the general one, those for the sites that were promoted out of it, or will be.
+    fn with_promoted(&self, queue: QueueId) -> Vec<QueueId> {
+        let slots = match queue {
+            QueueId::GENERAL => self.levers.routes.queues()..self.levers.inboxes.len(),
+            _ => 0..0,
+        };
+        let promoted = slots.map(|at| QueueId(at as u16));
+        std::iter::once(queue).chain(promoted).collect()
     }
 
     /// Gives an order to queues, and waits for their answers. A queue that has ended gives none, nor does one for a promoted

@@ -107,3 +107,24 @@ fn what_has_changed_is_handed_over_once_unless_it_was_not_kept() {
     hosts.chunking_failed(host(), now + Duration::from_secs(9));
     assert_eq!(hosts.take_changed()[0].1.suspected, Some(now));
 }
+
+#[test]
+fn failed_handshakes_of_long_ago_and_of_now_do_not_add_up() {
+    let (hosts, start) = (Hosts::default(), Instant::now());
+    let patience = Duration::from_secs(300);
+    let last_night = Host {
+        handshakes_failed: Some((start, start + Duration::from_secs(10))),
+        ..Host::default()
+    };
+    hosts.recall(host(), Some(last_night.clone()));
+    let tonight = start + Duration::from_secs(10) + CLEAR_MAX;
+    hosts.handshake_failed(host(), tonight);
+    assert!(!hosts.is_without_tls(host(), tonight, patience));
+    hosts.handshake_failed(host(), tonight + patience);
+    assert!(hosts.is_without_tls(host(), tonight + patience, patience));
+    let other: IpAddr = "192.0.2.2".parse().unwrap();
+    hosts.recall(other, Some(last_night));
+    let soon = start + Duration::from_secs(1800);
+    hosts.handshake_failed(other, soon);
+    assert!(hosts.is_without_tls(other, soon, patience), "it goes on");
+}

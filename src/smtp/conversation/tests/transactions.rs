@@ -272,3 +272,20 @@ fn a_message_that_comes_ahead_and_needs_what_is_not_offered_is_settled_in_its_tu
     assert_eq!(talk.done(), ["refused message mail 0"]);
     assert!(matches!(talk.c.next(), Next::Ready));
 }
+
+#[test]
+fn a_greylist_behind_the_content_is_about_the_message_and_not_our_rate() {
+    for (text, scope) in [
+        ("451 4.7.1 Try again later, Greylisted", "message"),
+        ("451-4.7.1 sorry\r\n451 4.7.1 gray list", "message"),
+        ("451 4.7.1 Try again later", "rate"),
+    ] {
+        let mut talk = Talk::open(Pipelining::Classic, EHLO);
+        talk.begin(&["a@b.test"]);
+        talk.says("250 ok\r\n250 ok\r\n354 go\r\n");
+        assert!(matches!(talk.c.next(), Next::SendBody(Framing::Dot)));
+        talk.c.body_sent();
+        talk.says(&format!("{text}\r\n"));
+        assert_eq!(talk.done(), [format!("deferred {scope} dot 451")]);
+    }
+}
