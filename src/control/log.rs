@@ -1,6 +1,6 @@
 //! The journal of orders: a line for each in `control.log` of the job, when, by whom, what, and what came of it.
 //!
-//! Limits: the file is bounded: one that has grown to [`BYTES_MAX`] becomes `control.log.1`, in place of the one before. A
+//! Limits: the file is bounded: one that has grown to `BYTES_MAX` becomes `control.log.1`, in place of the one before. A
 //! line that cannot be written is lost; the order is obeyed all the same, since the mail matters more.
 
 use std::fs::{self, File, OpenOptions};

@@ -10,7 +10,7 @@
 //! | `show` | what a run looks like |
 //!
 //! INVARIANTS: only the same user and root are heard; a request is at most [`REQUEST_MAX`] bytes, connections at most
-//! [`CLIENTS_MAX`]. The socket is gone when [`Control`] is dropped; that of a run that was killed is replaced by the next,
+//! `CLIENTS_MAX`. The socket is gone when [`Control`] is dropped; that of a run that was killed is replaced by the next,
 //! which holds the job's lock by then.
 //!
 //! Limits: orders are obeyed one after the other; while a queue takes its time to answer (at most two seconds) others wait.

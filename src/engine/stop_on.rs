@@ -6,7 +6,7 @@
 //! (invalid), and what the operator settles, is no result.
 //!
 //! INVARIANT: the first rule that comes true decides; then nothing is judged any more.
-//! Limits: domains are told apart up to [`NAMES_MAX`], and only where a rule asks for their kind of result.
+//! Limits: domains are told apart up to `NAMES_MAX`, and only where a rule asks for their kind of result.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -93,7 +93,7 @@ impl PromoteRules {
 pub enum Step {
     /// The operator wants the site of this destination back in the general queue.
     Demote(DestinationId),
-    /// The promoted queue is there: the answer to [`Action::Promote`], and the first that the promoted queue hears.
+    /// The promoted queue is there: the answer to [`Action::Promote`](super::Action::Promote), and the first that the promoted queue hears.
     Begun {
         /// Which queue.
         queue: QueueId,

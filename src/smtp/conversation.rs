@@ -42,6 +42,9 @@ use crate::mail::{Stage, Verdict};
 
 mod ending;
 
+/// Messages accepted in a session after which 421 to a MAIL behind a dot is a limit and no fault of running ahead.
+const PROVEN_AHEAD: u32 = 3;
+
 /// What the driver does next.
 #[derive(Debug)]
 pub enum Next {
@@ -396,6 +399,8 @@ impl Conversation {
             && match awaited {
                 // A 554 to the content is about the content.
                 Awaited::Dot | Awaited::Body => matches!(reply.code, 421 | 503),
+                // Commands behind a dot were answered well before in this session: this is its limit.
+                Awaited::Mail if reply.code == 421 => self.messages_accepted < PROVEN_AHEAD,
                 _ => matches!(reply.code, 421 | 503 | 554),
             };
         self.chunking_suspect |=

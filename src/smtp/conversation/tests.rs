@@ -340,6 +340,25 @@ fn giving_up_behind_the_dot_leaves_doubt_and_before_it_none() {
 }
 
 #[test]
+fn a_limit_of_messages_behind_a_dot_is_no_reason_to_run_less_far_ahead_once_that_has_worked() {
+    for (messages, is_suspect) in [(1, true), (3, false)] {
+        let mut talk = Talk::open(Pipelining::Cross, EHLO);
+        talk.begin(&["a@b.test"]);
+        talk.says("250 ok\r\n250 ok\r\n354 go\r\n");
+        for _ in 1..messages {
+            assert!(talk.c.begin_ahead(&mail(&["c@b.test"])));
+            talk.c.body_sent();
+            talk.says("250 taken\r\n250 ok\r\n250 ok\r\n354 go\r\n");
+            talk.done();
+        }
+        assert!(talk.c.begin_ahead(&mail(&["c@b.test"])));
+        talk.c.body_sent();
+        talk.says("250 taken\r\n421 enough\r\n");
+        assert_eq!(talk.c.is_pipelining_suspect(), is_suspect, "{messages}");
+    }
+}
+
+#[test]
 fn what_left_behind_a_dot_is_recalled_without_another_byte() {
     // Not answered, accepted, at 354: in each case the only thing to do is to leave.
     for replies in ["", "250 ok\r\n", "250 ok\r\n250 ok\r\n354 go\r\n"] {
