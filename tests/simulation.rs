@@ -6,6 +6,8 @@
 mod by_hand;
 #[path = "simulation/check.rs"]
 mod check;
+#[path = "simulation/circles.rs"]
+mod circles;
 #[path = "simulation/closed_loop.rs"]
 mod closed_loop;
 #[path = "simulation/desk.rs"]

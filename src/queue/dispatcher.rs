@@ -33,6 +33,9 @@ use super::site::{Gate, Site, Sites};
 use crate::mail::{DestinationId, Envelope, QueueId, SiteId};
 use crate::retry::RetryPolicy;
 
+/// A worker stays ready for this long at least: with no time at all one that is kept would be due at every moment.
+const IDLE_MIN: Duration = Duration::from_millis(1);
+
 /// The settings of a dispatcher.
 #[derive(Clone, Debug)]
 pub struct DispatcherConfig {
@@ -142,6 +145,7 @@ impl<P: Clone> Dispatcher<P> {
     pub fn new(mut config: DispatcherConfig, seed: u64) -> Dispatcher<P> {
         config.workers_max = config.workers_max.max(1);
         config.run_max = config.run_max.max(1);
+        config.idle = config.idle.max(IDLE_MIN);
         config.recipients_max = config.recipients_max.max(1);
         let sites = Sites::new(config.session_backlog);
         Dispatcher {

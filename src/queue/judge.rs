@@ -26,12 +26,14 @@ const STORM: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(1);
 
 impl<P: Clone> Dispatcher<P> {
-    /// What a finished run says about its site. True if its session was turned away since the site has enough of ours.
+    /// What a finished run says about its site. `cut_short`: the server ended the session before it had carried anything.
+    /// True if its session was turned away since the site has enough of ours.
     pub(super) fn judge_site(
         &mut self,
         w: u32,
         work: Work,
         outcome: &Outcome,
+        cut_short: bool,
         t: &mut Turn<'_, P>,
     ) -> bool {
         let Some(s) = self.workers[w].session else {
@@ -46,7 +48,7 @@ impl<P: Clone> Dispatcher<P> {
             && outcome.settled == 0
             && outcome.session.is_none()
             && self.others_working(w, s, t) > 0;
-        self.report(w, s, (work, outcome), turned_away, t);
+        self.report(w, s, (work, outcome), turned_away || cut_short, t);
         if turned_away {
             if self.sites[s].gate == Gate::Probing(w) {
                 self.pause(s, t);
@@ -55,7 +57,9 @@ impl<P: Clone> Dispatcher<P> {
         }
         let reached = |(_, deferral): &(Envelope, Deferral)| deferral.class != Class::Host;
         if let Some(verdict) = &outcome.host_failed {
-            self.host_failed(w, s, verdict, t);
+            self.host_failed(w, s, Some(verdict), t);
+        } else if cut_short {
+            self.host_failed(w, s, None, t);
         } else if outcome.settled > 0 || outcome.deferred.iter().any(reached) {
             let was_probing = self.sites[s].gate == Gate::Probing(w);
             if self.is_sick(s, outcome) && (was_probing || self.sites[s].gate == Gate::Open) {
@@ -137,11 +141,13 @@ impl<P: Clone> Dispatcher<P> {
         &mut self,
         w: u32,
         s: u32,
-        verdict: &Arc<Verdict>,
+        verdict: Option<&Arc<Verdict>>,
         t: &mut Turn<'_, P>,
     ) {
         self.unprove(w);
-        if self.sites[s].gate != Gate::Stopped {
+        if let Some(verdict) = verdict
+            && self.sites[s].gate != Gate::Stopped
+        {
             self.sites[s].failure = Some(verdict.clone());
         }
         match self.sites[s].gate {
@@ -229,6 +235,7 @@ impl<P: Clone> Dispatcher<P> {
 
     /// The session of `w` is not known to work any more.
     pub(super) fn unprove(&mut self, w: u32) {
+        self.workers[w].carried = false;
         if std::mem::replace(&mut self.workers[w].proven, false)
             && let Some(s) = self.workers[w].session
         {

@@ -32,7 +32,11 @@ impl<P: Clone> Dispatcher<P> {
             // One that owes nothing has been ready since it finished; to one that waits, something is on its way.
             return;
         }
-        self.works(w);
+        // The session is open; but a probe is answered by replies to its mail alone.
+        let site = self.workers[w].session;
+        if site.is_some_and(|s| matches!(self.sites[s].gate, Gate::Open | Gate::Narrow(_))) {
+            self.works(w);
+        }
         let worker = &self.workers[w];
         let has_room = worker.ahead.is_none() && !worker.recalled;
         if let Some(s) = worker.session
@@ -63,13 +67,21 @@ impl<P: Clone> Dispatcher<P> {
         self.in_hand -= work.count;
         self.unlist(w);
         // A session may end at the first message of a run, with those of earlier runs behind it.
-        let mut progress = outcome.settled > 0 || self.workers[w].proven;
+        self.workers[w].carried |= outcome.settled > 0;
+        let carried = self.workers[w].carried;
+        let is_cut = |deferral: &Deferral| deferral.class == Class::Session && !carried;
+        let cut_short = outcome.deferred.iter().any(|(_, why)| is_cut(why));
+        for (_, deferral) in &mut outcome.deferred {
+            if is_cut(deferral) {
+                // A server that ends each session before anything is accepted would be called in a circle.
+                deferral.class = Class::Host;
+            }
+        }
         self.workers[w].current = self.workers[w].ahead.take();
         self.excuse_prober(w, work.destination, &outcome);
         self.settle_slots(w, work, &outcome, t);
-        let turned_away = self.judge_site(w, work, &outcome, t);
+        let turned_away = self.judge_site(w, work, &outcome, cut_short, t);
         if turned_away {
-            progress = true;
             for (envelope, deferral) in &mut outcome.deferred {
                 if deferral.class == Class::Host {
                     // As if nobody had tried, but somebody else may have the better luck.
@@ -81,7 +93,7 @@ impl<P: Clone> Dispatcher<P> {
         let site = self.workers[w].session;
         self.note_session(w, outcome.session, t);
         let sender = std::mem::take(&mut outcome.sender);
-        self.take_back(w, work, outcome, progress, t);
+        self.take_back(w, work, outcome, t);
         if let Some(s) = site {
             // After what it deferred and gave back is where it belongs, so that a stop leaves that as well.
             self.judge_sender(w, s, work.destination, sender, t);
@@ -107,24 +119,13 @@ impl<P: Clone> Dispatcher<P> {
         }
     }
 
-    /// Sorts the envelopes of a finished run. `progress`: its session has carried mail.
-    fn take_back(
-        &mut self,
-        w: u32,
-        work: Work,
-        outcome: Outcome,
-        progress: bool,
-        t: &mut Turn<'_, P>,
-    ) {
+    /// Sorts the envelopes of a finished run.
+    fn take_back(&mut self, w: u32, work: Work, outcome: Outcome, t: &mut Turn<'_, P>) {
         let d = work.destination;
         let worker = self.workers[w].id;
         let (mut soon, mut later) = (Vec::new(), Vec::new());
         let mut latest: Option<(Envelope, Deferral, Next, Envelope)> = None;
-        for (before, mut deferral) in outcome.deferred {
-            if deferral.class == Class::Session && !progress {
-                // A server that ends each session before anything is accepted would be called in a circle.
-                deferral.class = Class::Host;
-            }
+        for (before, deferral) in outcome.deferred {
             let mut envelope = before;
             // Recipients of one message that failed alike are tried again together, hence with the same jitter.
             let next = match &latest {

@@ -45,6 +45,8 @@ pub(super) struct Worker {
     pub(super) closing_source: SourceNo,
     /// True once the session is known to work.
     pub(super) proven: bool,
+    /// True once mail was settled over it.
+    pub(super) carried: bool,
     /// The assignment it works on.
     pub(super) current: Option<Work>,
     /// The assignment given ahead.
@@ -104,6 +106,7 @@ impl Workers {
             closing: None,
             closing_source: SourceNo(0),
             proven: false,
+            carried: false,
             current: None,
             ahead: None,
             recalled: false,

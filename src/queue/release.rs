@@ -11,7 +11,11 @@ impl<P: Clone> Dispatcher<P> {
     pub(super) fn release(&mut self, t: &mut Turn<'_, P>) {
         let closed = self.input_closed || self.promotions.is_leaving();
         let done = closed && self.backlog.waiting == 0 && self.delayed.is_empty();
-        while let Some(w) = self.workers.ready.front() {
+        // Each of them once: one that is kept stands at the end afterwards.
+        for _ in 0..self.workers.ready.len() {
+            let Some(w) = self.workers.ready.front() else {
+                break;
+            };
             let surplus = self.workers.len() > self.config.workers_max as usize;
             let cold = self.workers[w].ready_since + self.config.idle <= t.now;
             if !(done || self.stopped || cold || surplus) {

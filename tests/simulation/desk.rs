@@ -124,7 +124,8 @@ impl Desk {
         self.fail_host_at(given, Stage::Mail)
     }
 
-    fn fail_host_at(&mut self, given: &Given, stage: Stage) -> Vec<Action<()>> {
+    /// The session fails at a stage.
+    pub fn fail_host_at(&mut self, given: &Given, stage: Stage) -> Vec<Action<()>> {
         let deferred = given.envelopes[..1]
             .iter()
             .map(|e| (*e, Deferral::new(Class::Host)));

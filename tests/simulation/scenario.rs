@@ -315,7 +315,7 @@ fn manner(rng: &mut fastrand::Rng) -> Manner {
         3 => Manner::Greylist,
         4 => Manner::DropsAfterDot(rng.u8(5..40)),
         5 => Manner::RateLimits(rng.u8(5..40)),
-        6 => Manner::EndsSessionAfter(rng.u32(1..4)),
+        6 => Manner::EndsSessionAfter(rng.u32(0..4)),
         7 => Manner::RefusesSender(100),
         8 => Manner::RefusesSender(rng.u8(30..98)),
         _ => Manner::Good,

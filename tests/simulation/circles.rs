@@ -1,0 +1,91 @@
+//! What must not go round in a circle: sessions that end before anything is accepted, probes that fail after the greeting, and
+//! workers that are kept although they have no time.
+
+use std::time::Duration;
+
+use mailer::mail::{QueueId, Stage, WorkerId};
+use mailer::queue::{
+    Bounds, DispatcherConfig, Event, GateView, Outcome, PermitTable, Rate, SiteTerms,
+};
+use mailer::retry::{Class, Deferral};
+
+use crate::desk::{Desk, Given, given, one};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn ended(given: &Given) -> Outcome {
+    Outcome {
+        deferred: vec![(given.envelopes[0], Deferral::new(Class::Session))],
+        returned: given.envelopes[1..].to_vec(),
+        ..Outcome::default()
+    }
+}
+
+#[test]
+fn a_session_that_ends_before_anything_is_accepted_is_no_progress() {
+    let mut desk = Desk::new(5, 20);
+    let run = one(&desk.post(10, 1));
+    desk.post(10, 9);
+    desk.opened(run.worker);
+    let runs = given(&desk.ready_ahead(run.worker));
+    assert_eq!(runs.len(), 1, "MAIL has left, nothing more");
+    desk.tell(Event::Recalled {
+        worker: WorkerId(run.worker),
+        envelopes: runs[0].envelopes.clone(),
+    });
+    assert_eq!(given(&desk.finish(&run, ended(&run))), []);
+    assert_eq!(desk.gate(1), GateView::Paused);
+    assert_eq!(desk.dispatcher.snapshot().delayed, 1);
+}
+
+#[test]
+fn a_probe_is_over_when_it_is_answered_and_each_that_fails_makes_the_pause_longer() {
+    let mut desk = Desk::new(5, 20);
+    let run = one(&desk.post(10, 1));
+    desk.fail_host(&run);
+    let probe = one(&desk.wait(Duration::from_secs(19)));
+    desk.opened(probe.worker);
+    assert_eq!(given(&desk.ready_ahead(probe.worker)), []);
+    assert_eq!(desk.gate(1), GateView::Probing);
+    desk.fail_host_at(&probe, Stage::Mail);
+    assert_eq!(desk.gate(1), GateView::Paused);
+    desk.wait(Duration::from_secs(40));
+    assert_eq!(desk.gate(1), GateView::Paused, "the second pause is longer");
+}
+
+fn one_a_day() -> Option<Rate> {
+    Some(Rate {
+        events: 1,
+        per: 24 * HOUR,
+        burst: None,
+    })
+}
+
+fn wide() -> SiteTerms {
+    let bounds = Bounds {
+        start: 20,
+        max: 20,
+        step: 0.0,
+    };
+    SiteTerms {
+        bounds,
+        ..SiteTerms::default()
+    }
+}
+
+#[test]
+fn a_worker_that_is_kept_for_the_next_slot_is_looked_at_once_whatever_its_idle_time() {
+    let mut config = DispatcherConfig::new(QueueId(0), 5);
+    config.idle = Duration::ZERO;
+    let mut desk = Desk::with(config, 20);
+    let terms = SiteTerms {
+        rate: one_a_day(),
+        ..wide()
+    };
+    *desk.permits.get_mut() = PermitTable::with_terms(1000, terms, 1);
+    let run = one(&desk.post(10, 1));
+    desk.post(10, 3);
+    desk.deliver(&run);
+    assert_eq!(desk.dispatcher.snapshot().ready, 1);
+    assert!(desk.dispatcher.wake_at().is_some_and(|at| at > desk.now));
+}
