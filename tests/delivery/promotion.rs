@@ -36,10 +36,12 @@ fn of_queue(ended: &Ended, queue: &str) -> (usize, usize) {
 
 /// Two sessions, each of which is kept busy: what is behind waits long enough to be seen.
 const SLOW: &str = "domain=large.test stage=dot delay=10ms";
+/// One of the others stays pending for a while: a site that is alone needs no queue of its own.
+const PENDING: &str = "domain=small0.test stage=dot delay=1500ms";
 
 #[test]
 fn a_large_site_gets_a_queue_of_its_own_that_the_report_names_after_it() {
-    let lab = Lab::with_rules(&[SLOW]);
+    let lab = Lab::with_rules(&[SLOW, PENDING]);
     let ended = send(&lab, &mixed(400, 100), "max_sessions = 2\n", &[]);
     lab.assert_all_delivered(&ended, 500);
     let (own, others) = of_queue(&ended, "large.test");
@@ -67,6 +69,7 @@ fn without_promotion_and_for_a_single_site_and_for_relays_the_general_queue_has_
 fn deferred_mail_moves_with_its_site_and_is_tried_again_there() {
     let lab = Lab::with_rules(&[
         SLOW,
+        PENDING,
         "domain=large.test stage=rcpt reply=\"450 4.2.1 later\" first=100",
     ]);
     let flags = [&SOON[..], &["--max-workers", "16"]].concat();
@@ -81,7 +84,7 @@ fn deferred_mail_moves_with_its_site_and_is_tried_again_there() {
 
 #[test]
 fn what_each_queue_was_called_is_known_after_a_kill() {
-    let lab = Lab::with_rules(&[SLOW]);
+    let lab = Lab::with_rules(&[SLOW, PENDING]);
     let config = lab.file("mailer.toml", "max_sessions = 2\n");
     let batch = mixed(700, 100);
     let program = lab.start(&batch, &["--config", config.to_str().unwrap()]);
