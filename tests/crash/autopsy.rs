@@ -366,7 +366,8 @@ impl<'a> Case<'a> {
         let is_right = match outcome.status {
             Status::Delivered => !self.stage.is_refused(place),
             Status::Refused => self.stage.is_refused(place),
-            Status::Held => doubts >= if self.holds { 1 } else { 2 },
+            // A server that loses replies may lose both of a recipient's.
+            Status::Held => doubts + lossy >= if self.holds { 1 } else { 2 },
             // Its bytes are gone, and whether it arrived before that is known or in doubt.
             Status::Invalid => self.fate != Fate::Stays && (taken == 0 || doubts > 0),
             _ => false,
