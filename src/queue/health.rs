@@ -28,8 +28,12 @@ impl Health {
 
     /// What became of `message`: it `went` (accepted for somebody, or refused for good), or it was put off as a message.
     pub fn note(&mut self, message: MessageNo, went: bool) {
-        if let Some(known) = self.last.iter_mut().find(|known| known.0 == message) {
-            known.1 |= went;
+        if let Some(at) = self.last.iter().position(|known| known.0 == message) {
+            if went {
+                // It is the latest news: what came before it leaves first.
+                self.last.remove(at);
+                self.last.push_back((message, true));
+            }
             return;
         }
         if self.last.len() == SPAN {
@@ -41,11 +45,6 @@ impl Health {
     /// Whether the last [`SPAN`] different messages were all put off.
     pub fn is_sick(&self) -> bool {
         self.last.len() == SPAN && self.last.iter().all(|(_, went)| !went)
-    }
-
-    /// The pause is over: the site gets another chance.
-    pub fn forget(&mut self) {
-        self.last.clear();
     }
 }
 
@@ -61,8 +60,16 @@ mod tests {
             health.note(MessageNo(message), false);
         }
         assert!(health.is_sick());
-        health.forget();
-        assert!(!health.is_sick());
+    }
+
+    #[test]
+    fn what_went_again_and_again_is_not_forgotten_for_what_was_put_off_in_between() {
+        let mut health = Health::new();
+        for message in 0..20 {
+            health.note(MessageNo(u32::MAX), true);
+            health.note(MessageNo(message), false);
+            assert!(!health.is_sick(), "after {message}");
+        }
     }
 
     #[test]
