@@ -19,7 +19,7 @@ use super::delayed::Timer;
 use super::dispatcher::{Dispatcher, Turn};
 use super::ready::Work;
 use super::site::Gate;
-use crate::mail::{Envelope, SourceNo};
+use crate::mail::{Envelope, SourceNo, Status};
 
 /// A run carries no more than what is sent in this time.
 const RUN_TIME: Duration = Duration::from_secs(1);
@@ -211,16 +211,20 @@ impl<P: Clone> Dispatcher<P> {
         let sources = usize::from(self.config.sources.max(1));
         self.sites[s].rest(source, until, sources);
         self.sites.refresh(s);
-        let is_long = until.saturating_duration_since(t.now) > REST_MAX;
-        if let Some(status) = self.config.retry.beyond(until)
-            && is_long
-            && self.sites[s].is_held()
-        {
+        if let Some(status) = self.rest_beyond_the_run(s, t.now) {
             while let Some(d) = self.sites[s].destinations.front() {
                 let all = self.withdraw(d);
                 self.leave(d, all, Some(status), None, t);
             }
         }
+    }
+
+    /// The status in which mail for site `s` is left, if the site rests for long, and beyond the end of the run.
+    pub(super) fn rest_beyond_the_run(&self, s: u32, now: Instant) -> Option<Status> {
+        let site = &self.sites[s];
+        let until = site.rests_until().filter(|_| site.is_held())?;
+        let is_long = until.saturating_duration_since(now) > REST_MAX;
+        self.config.retry.beyond(until).filter(|_| is_long)
     }
 
     /// No further session with site `s` before `until`.

@@ -151,8 +151,10 @@ impl<P: Clone> Dispatcher<P> {
                 }
             }
             State::Known { site, .. } => {
+                let rest = self.rest_beyond_the_run(*site, t.now);
                 let site = &mut self.sites[*site];
                 let left_as = match site.gate {
+                    Gate::Open | Gate::Narrow(_) if rest.is_some() => rest.map(Some),
                     Gate::Stopped => Some(None),
                     Gate::Paused(until) => self.config.retry.beyond(until).map(Some),
                     _ => None,

@@ -1,15 +1,15 @@
 //! What must not go round in a circle: sessions that end before anything is accepted, probes that fail after the greeting, and
-//! workers that are kept although they have no time.
+//! workers that are kept although they have no time. Nor wait for ever: mail for a site that rests beyond the run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mailer::mail::{QueueId, Stage, WorkerId};
+use mailer::mail::{QueueId, Stage, Status, WorkerId};
 use mailer::queue::{
     Bounds, DispatcherConfig, Event, GateView, Outcome, PermitTable, Rate, SiteTerms,
 };
 use mailer::retry::{Class, Deferral};
 
-use crate::desk::{Desk, Given, given, one};
+use crate::desk::{Desk, Given, given, left, one};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -88,4 +88,29 @@ fn a_worker_that_is_kept_for_the_next_slot_is_looked_at_once_whatever_its_idle_t
     desk.deliver(&run);
     assert_eq!(desk.dispatcher.snapshot().ready, 1);
     assert!(desk.dispatcher.wake_at().is_some_and(|at| at > desk.now));
+}
+
+/// A queue whose run ends in an hour.
+fn desk_for_an_hour(terms: SiteTerms) -> Desk {
+    let mut config = DispatcherConfig::new(QueueId(0), 5);
+    config.retry.stop_at = Some(Instant::now() + HOUR);
+    config.idle = HOUR;
+    let mut desk = Desk::with(config, 20);
+    *desk.permits.get_mut() = PermitTable::with_terms(1000, terms, 1);
+    desk
+}
+
+#[test]
+fn mail_that_comes_while_a_site_rests_beyond_the_run_is_left_as_what_waited() {
+    let terms = SiteTerms {
+        rate: one_a_day(),
+        ..wide()
+    };
+    let mut desk = desk_for_an_hour(terms);
+    let run = one(&desk.post(10, 1));
+    // The rest is known once somebody asks: here the worker that might go on.
+    assert_eq!(left(&desk.post(10, 3)), []);
+    assert_eq!(left(&desk.deliver(&run)), [(3, Status::Queued)]);
+    assert_eq!(left(&desk.post(10, 2)), [(2, Status::Queued)]);
+    assert!(desk.dispatcher.is_idle());
 }
