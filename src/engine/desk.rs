@@ -194,7 +194,9 @@ impl Desk {
         let Some(run) = self.take_from_under_way(&envelope) else {
             return;
         };
-        run.tried.note(envelope.message);
+        if verdict.stage >= Stage::Mail {
+            run.tried.note(envelope.message);
+        }
         run.ended = Some(Instant::now());
         run.is_too_fast = false;
         if verdict.status == Status::Delivered {

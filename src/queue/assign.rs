@@ -80,7 +80,9 @@ impl<P: Clone> Dispatcher<P> {
     pub(super) fn feed_all(&mut self, s: u32, t: &mut Turn<'_, P>) {
         self.feed(s, true, t);
         self.feed_ahead(s, t);
+        self.leave_what_rests(s, t);
         self.sites.refresh(s);
+        self.time_patience(s, t.now);
     }
 
     /// Step 1: ready workers with a session to the site. With `choosy`, one that tried the next envelope last is passed
@@ -288,6 +290,7 @@ impl<P: Clone> Dispatcher<P> {
             taken: t.now,
             serial: self.serial,
         };
+        self.sites[s].patience.heard(t.now);
         let worker = &mut self.workers[w];
         worker.served += envelopes.len();
         if worker.current.is_none() {

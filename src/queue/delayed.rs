@@ -156,6 +156,8 @@ pub(super) enum Timer {
     Pace(u32),
     /// The queue's own pace may have one.
     Hold,
+    /// Nothing may have been heard from a site's sessions for long, while mail waits for them.
+    Patience(u32),
     /// A destination's name may be looked up again.
     Destination(u32),
     /// The run that was given ahead to a worker under this serial number should have begun.

@@ -272,6 +272,7 @@ impl<P: Clone> Dispatcher<P> {
                 Timer::Site(s) => self.gate_time_is_over(s, t.now),
                 Timer::Pace(s) => self.pace_time_is_over(s, t.now),
                 Timer::Hold => self.hold_time_is_over(t.now),
+                Timer::Patience(s) => self.patience_is_over(s, t.now),
                 Timer::Destination(d) => self.ask_again(d, t),
                 Timer::Ahead(w, serial) => self.ahead_is_late(w, serial, t),
             }

@@ -9,7 +9,8 @@
 //! learned from it then comes in time.
 //!
 //! A further session pays if enough mail waits for it: its opening takes as long as some messages do. Both times are measured
-//! for each site.
+//! for each site. What is said to come soon may not come: if nothing is heard of a site's sessions for a while (a server that has
+//! gone away says nothing), one more pays however little waits.
 //!
 //! INVARIANT: what rests has a timer for the end of its rest.
 
@@ -29,6 +30,10 @@ const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_secs(15 * 60);
 /// Until it is measured: the opening of a session takes as long as so many messages.
 const SETUP_MESSAGES: f32 = 4.0;
+/// A session that is not heard of for as long as so many messages take there, on average, may be hung.
+const PATIENCE_MESSAGES: f32 = 4.0;
+/// A message that takes longer than this is not waited for.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What may be handed to a worker now.
 #[derive(Clone, Copy, Debug)]
@@ -77,12 +82,37 @@ impl Measured {
         sessions == 0 || waiting as f32 >= (sessions + 1) as f32 * each
     }
 
+    /// How long nothing may be heard from sessions before they are taken for hung: at least `least`.
+    fn patience(self, least: Duration) -> Duration {
+        let message = self.message.unwrap_or(0.0).min(PATIENCE_MAX.as_secs_f32());
+        least.max(Duration::from_secs_f32(PATIENCE_MESSAGES * message))
+    }
+
     /// The most messages that a second carries.
     fn per_run(self) -> usize {
         let each = self.message.filter(|each| *each > 0.0);
         each.map_or(usize::MAX, |each| {
             (RUN_TIME.as_secs_f32() / each).max(1.0) as usize
         })
+    }
+}
+
+/// The wait for the sessions of a site that are open, where a further one does not pay.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Patience {
+    /// When a run with the site was last begun or finished.
+    heard_at: Option<Instant>,
+    /// A timer runs.
+    is_timed: bool,
+    /// Nothing was heard for too long: one more session pays.
+    pub(super) is_over: bool,
+}
+
+impl Patience {
+    /// A run was begun or finished.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard_at = Some(now);
+        self.is_over = false;
     }
 }
 
@@ -205,13 +235,21 @@ impl<P: Clone> Dispatcher<P> {
         if for_all {
             self.hold_until = Some(until);
             self.timers.push(until, Timer::Hold);
+            self.touch_all_if_beyond(until, t.now);
             return self.starve(s);
         }
         self.timers.push(until, Timer::Pace(s));
         let sources = usize::from(self.config.sources.max(1));
         self.sites[s].rest(source, until, sources);
         self.sites.refresh(s);
-        if let Some(status) = self.rest_beyond_the_run(s, t.now) {
+        self.leave_what_rests(s, t);
+    }
+
+    /// Leaves the mail of site `s` if it rests for long, and beyond the end of the run.
+    pub(super) fn leave_what_rests(&mut self, s: u32, t: &mut Turn<'_, P>) {
+        if self.sites[s].waiting > 0
+            && let Some(status) = self.rest_beyond_the_run(s, t.now)
+        {
             while let Some(d) = self.sites[s].destinations.front() {
                 let all = self.withdraw(d);
                 self.leave(d, all, Some(status), None, t);
@@ -219,12 +257,29 @@ impl<P: Clone> Dispatcher<P> {
         }
     }
 
-    /// The status in which mail for site `s` is left, if the site rests for long, and beyond the end of the run.
+    /// The status in which mail for site `s` is left, if a pace has nothing for it for long, and beyond the end of the run: no
+    /// message, or no session where there is none.
     pub(super) fn rest_beyond_the_run(&self, s: u32, now: Instant) -> Option<Status> {
         let site = &self.sites[s];
-        let until = site.rests_until().filter(|_| site.is_held())?;
+        let messages = site.rests_until().filter(|_| site.is_held());
+        let sessions = site.sessions_after.max(self.sessions_after);
+        let sessions = sessions.filter(|_| site.workers == 0);
+        let until = messages.max(sessions).max(self.hold_until)?;
+        self.status_beyond(until, now)
+    }
+
+    fn status_beyond(&self, until: Instant, now: Instant) -> Option<Status> {
         let is_long = until.saturating_duration_since(now) > REST_MAX;
         self.config.retry.beyond(until).filter(|_| is_long)
+    }
+
+    /// The whole queue rests until then: if that is too long, all sites are looked at.
+    fn touch_all_if_beyond(&mut self, until: Instant, now: Instant) {
+        if self.status_beyond(until, now).is_some() {
+            for s in 0..self.sites.iter().count() as u32 {
+                self.touch(s);
+            }
+        }
     }
 
     /// No further session with site `s` before `until`.
@@ -233,6 +288,9 @@ impl<P: Clone> Dispatcher<P> {
         self.sites[s].sessions_after = Some(until);
         self.timers.push(until, Timer::Pace(s));
         self.sites.refresh(s);
+        if self.status_beyond(until, t.now).is_some() {
+            self.touch(s);
+        }
     }
 
     /// No further session with any site before `until`.
@@ -240,6 +298,7 @@ impl<P: Clone> Dispatcher<P> {
         let until = until.max(t.now + REST_MIN);
         self.sessions_after = Some(until);
         self.timers.push(until, Timer::Hold);
+        self.touch_all_if_beyond(until, t.now);
     }
 
     /// Site `s` would go on with its sessions, but the queue rests.
@@ -285,6 +344,29 @@ impl<P: Clone> Dispatcher<P> {
             self.sites[s].starved = false;
             self.feed_all(s, t);
         }
+    }
+
+    /// Mail may have to wait for the sessions of site `s` from now on: not for ever.
+    pub(super) fn time_patience(&mut self, s: u32, now: Instant) {
+        let site = &mut self.sites[s];
+        if !site.patience.is_timed && site.waits_for_sessions(self.config.session_backlog) {
+            site.patience.is_timed = true;
+            let heard_at = site.patience.heard_at.unwrap_or(now);
+            let wait = site.measured.patience(self.config.recall_after);
+            let until = (heard_at + wait).max(now + REST_MIN);
+            self.timers.push(until, Timer::Patience(s));
+        }
+    }
+
+    /// Nothing may have been heard from the sessions of site `s` for too long.
+    pub(super) fn patience_is_over(&mut self, s: u32, now: Instant) {
+        let site = &mut self.sites[s];
+        let wait = site.measured.patience(self.config.recall_after);
+        site.patience.is_timed = false;
+        let heard_at = site.patience.heard_at;
+        site.patience.is_over = site.waits_for_sessions(self.config.session_backlog)
+            && heard_at.is_none_or(|at| at + wait <= now);
+        self.touch(s);
     }
 
     /// Whether the next run for site `s` is a probe, if worker `w` gets it.

@@ -40,6 +40,7 @@ impl<P: Clone> Dispatcher<P> {
             return false;
         };
         self.sites[s].measured.sent(outcome.tried, outcome.spent);
+        self.sites[s].patience.heard(t.now);
         if outcome.settled > 0 {
             self.sites[s].worked_at = Some(t.now);
         }

@@ -112,8 +112,8 @@ impl<P: Clone> Dispatcher<P> {
             let source = worker.source;
             let last = outcome.deferred.last().map(|(envelope, _)| envelope);
             let mut unused = self.untried_slots(work, &outcome.returned, last);
-            if outcome.tried == 0 && outcome.settled == 0 && is_opening_failed(outcome) {
-                unused = work.slots; // the session was not opened: nothing was sent
+            if outcome.tried == 0 && outcome.settled == 0 {
+                unused = work.slots; // no session was opened: nothing was sent
             }
             self.give_back(s, source, unused, work.taken, t);
         }

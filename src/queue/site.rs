@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{GateView, SiteView};
-use super::flow::Measured;
+use super::flow::{Measured, Patience};
 use super::health::Health;
 use super::links::{Links, List};
 use super::permits::Phase;
@@ -81,6 +81,8 @@ pub(super) struct Site {
     pub(super) health: Health,
     /// How long things take there.
     pub(super) measured: Measured,
+    /// Whether the sessions that are open are worth waiting for.
+    pub(super) patience: Patience,
     /// True while a permit for one more session was refused.
     pub(super) blocked: bool,
     /// The pace has no further session before.
@@ -124,6 +126,7 @@ impl Site {
             left: 0,
             health: Health::default(),
             measured: Measured::default(),
+            patience: Patience::default(),
             blocked: false,
             sessions_after: None,
             rests: Vec::new(),
@@ -163,9 +166,16 @@ impl Site {
         }
     }
 
-    /// True if a further session pays. A probe always does.
+    /// True if a further session pays. A probe always does, and so does one beside others that are not heard of.
     fn session_pays(&self, backlog: u32) -> bool {
-        self.gate == Gate::Probe || self.measured.pays(self.waiting, self.workers, backlog)
+        self.gate == Gate::Probe
+            || self.patience.is_over
+            || self.measured.pays(self.waiting, self.workers, backlog)
+    }
+
+    /// True if mail waits for sessions that are open, since a further one does not pay.
+    pub(super) fn waits_for_sessions(&self, backlog: u32) -> bool {
+        self.feeds() && self.workers > 0 && self.gate == Gate::Open && !self.session_pays(backlog)
     }
 
     /// Which session of the queue with this site the next one is.

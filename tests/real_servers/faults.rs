@@ -3,10 +3,11 @@
 //! Each case has a sink of its own on a free port, and two recipients in one message to it. Retries lie beyond the end of the run, so
 //! that the first verdict is the one reported. What is expected follows from RFC 5321 4.2 and 4.5.4, and the table in `smtp::meaning`.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
@@ -244,7 +245,7 @@ impl Sink {
     /// Flags are separated by blanks; `_` stands for a blank in one.
     fn start(flags: &str, program: &servers::SinkProgram) -> Sink {
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+            let port = TcpListener::bind((address_of_its_own(), 0)).and_then(|l| l.local_addr());
             let address = port.expect("a free port");
             let child = command(flags, program, address).spawn().expect("smtp-sink");
             let mut sink = Sink { child, address };
@@ -276,6 +277,15 @@ impl Drop for Sink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A loopback address that no other case uses: between the choice of a free port and the sink's hold on it, another sink could take
+/// the port, and end while this one's mail is on its way.
+fn address_of_its_own() -> Ipv4Addr {
+    static SINKS: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = SINKS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = (std::process::id() % 100) as u8;
+    Ipv4Addr::new(127, 100 + process, high, low.saturating_add(1))
 }
 
 fn command(flags: &str, program: &servers::SinkProgram, address: SocketAddr) -> Command {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use mailer::mail::{QueueId, Stage, Status, WorkerId};
+use mailer::mail::{QueueId, SiteId, Stage, Status, WorkerId};
 use mailer::queue::{
     Bounds, DispatcherConfig, Event, GateView, Outcome, PermitTable, Rate, SiteTerms,
 };
@@ -112,5 +112,79 @@ fn mail_that_comes_while_a_site_rests_beyond_the_run_is_left_as_what_waited() {
     assert_eq!(left(&desk.post(10, 3)), []);
     assert_eq!(left(&desk.deliver(&run)), [(3, Status::Queued)]);
     assert_eq!(left(&desk.post(10, 2)), [(2, Status::Queued)]);
+    assert!(desk.dispatcher.is_idle());
+}
+
+#[test]
+fn mail_behind_a_session_that_is_not_heard_of_gets_another_one_however_little_it_is() {
+    let mut config = DispatcherConfig::new(QueueId(0), 5);
+    config.session_backlog = 8;
+    let mut desk = Desk::with(config, 20);
+    let first = one(&desk.post(10, 1));
+    desk.opened(first.worker);
+    assert_eq!(given(&desk.post(10, 3)), [], "no further session pays");
+    assert_eq!(given(&desk.wait(Duration::from_millis(1900))), []);
+    let second = one(&desk.wait(Duration::from_millis(200)));
+    assert_ne!(second.worker, first.worker);
+    // One at a time: it has its own time to be heard of.
+    assert_eq!(given(&desk.wait(Duration::from_millis(1900))), []);
+    let rest = given(&desk.wait(Duration::from_millis(200)));
+    assert!(
+        rest.iter().all(|run| run.worker != first.worker),
+        "{rest:?}"
+    );
+}
+
+#[test]
+fn slow_sessions_are_waited_for_as_long_as_their_messages_take() {
+    let mut config = DispatcherConfig::new(QueueId(0), 5);
+    config.session_backlog = 8;
+    let mut desk = Desk::with(config, 20);
+    let first = one(&desk.post(10, 1));
+    desk.opened(first.worker);
+    desk.finish(
+        &first,
+        Outcome {
+            settled: 1,
+            accepted: 1,
+            tried: 1,
+            spent: Duration::from_secs(10),
+            session: Some(SiteId(1)),
+            ..Outcome::default()
+        },
+    );
+    let run = one(&desk.post(10, 1));
+    desk.post(10, 3);
+    assert_eq!(given(&desk.wait(Duration::from_secs(39))), []);
+    assert_ne!(one(&desk.wait(Duration::from_secs(2))).worker, run.worker);
+}
+
+#[test]
+fn mail_for_which_no_session_may_be_opened_before_the_end_of_the_run_is_left() {
+    let terms = SiteTerms {
+        connect_rate: one_a_day(),
+        ..wide()
+    };
+    let mut desk = desk_for_an_hour(terms);
+    let run = one(&desk.post(10, 1));
+    assert_eq!(left(&desk.post(10, 1)), [], "it waits for the session");
+    let next = one(&desk.deliver(&run));
+    desk.post(10, 2);
+    // What was tried comes back when it is due.
+    assert_eq!(left(&desk.lose_session(&next)), [(2, Status::Queued)]);
+    assert_eq!(left(&desk.wait(HOUR / 2)), [(1, Status::Deferred)]);
+    assert!(desk.dispatcher.is_idle());
+}
+
+#[test]
+fn a_queue_that_rests_beyond_the_run_leaves_the_mail_of_all_its_sites() {
+    let mut desk = desk_for_an_hour(wide());
+    let now = desk.now;
+    let permits = desk.permits.get_mut();
+    permits.set_queue_rates(QueueId(0), one_a_day(), None, now);
+    let run = one(&desk.post(10, 1));
+    assert_eq!(left(&desk.post(20, 2)), [(2, Status::Queued)]);
+    desk.deliver(&run);
+    assert_eq!(left(&desk.post(30, 3)), [(3, Status::Queued)]);
     assert!(desk.dispatcher.is_idle());
 }

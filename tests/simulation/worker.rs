@@ -349,8 +349,20 @@ impl World {
             .envelopes
             .iter()
             .filter(|e| !kept.contains(&e.recipient));
-        outcome.accepted = gone.map(|e| e.message).collect::<HashSet<_>>().len() as u32;
-        outcome.tried = outcome.accepted;
+        let accepted: HashSet<_> = gone.map(|e| e.message).collect();
+        outcome.accepted = accepted.len() as u32;
+        let failed = outcome.host_failed.as_ref();
+        let in_session = failed.is_some_and(|why| why.stage >= Stage::Mail);
+        let was_tried = |(_, why): &&(Envelope, Deferral)| match why.class {
+            Class::Host => in_session,
+            _ => true,
+        };
+        let tried: HashSet<_> = deferred
+            .iter()
+            .filter(was_tried)
+            .map(|(e, _)| e.message)
+            .collect();
+        outcome.tried = outcome.accepted + tried.difference(&accepted).count() as u32;
         outcome.spent = Duration::from_millis(self.rng.u64(1..100)) * outcome.tried;
         self.tally.delivered += settled as u64;
         self.tally.retried += deferred.len() as u64;
