@@ -51,17 +51,7 @@ pub fn conclude(
     if pending == 0 && failures == 0 && !cut_short {
         return Ok(Exit::Done);
     }
-    let early = match &end.early_end {
-        Some(EarlyEnd::Order) => "stopped by `mailer ctl stop`: ".to_owned(),
-        Some(EarlyEnd::Rule(said)) => format!("stopped by --stop-on {said}; "),
-        None => String::new(),
-    };
-    let why = match stopped {
-        _ if end.early_end.is_some() => early.as_str(),
-        Some(Stopped::Signal) => "stopped by a signal: ",
-        Some(Stopped::Time) => "the time of --run-for is over: ",
-        _ => "",
-    };
+    let why = cause(&end, stopped);
     let where_to_look = match &show.report {
         Some(path) if path.as_os_str() != "-" => format!("see {}", path.display()),
         _ if show.is_rehearsal => "run with --report FILE to see each".into(),
@@ -87,6 +77,17 @@ pub fn conclude(
         "{why}{failures} of {total} recipients failed; {where_to_look}"
     ));
     Ok(Exit::Failures)
+}
+
+/// Why the run ended before its work was done, in front of what is left.
+fn cause(end: &RunEnd, stopped: Option<Stopped>) -> String {
+    match (&end.early_end, stopped) {
+        (Some(EarlyEnd::Order), _) => "stopped by `mailer ctl stop`: ".into(),
+        (Some(EarlyEnd::Rule(said)), _) => format!("stopped by --stop-on {said}; "),
+        (None, Some(Stopped::Signal)) => "stopped by a signal: ".into(),
+        (None, Some(Stopped::Time)) => "the time of --run-for is over: ".into(),
+        (None, _) => String::new(),
+    }
 }
 
 fn show_problems(end: &RunEnd) {

@@ -142,16 +142,16 @@ fn age(job: &Job) -> Duration {
     Duration::from_millis(age as u64)
 }
 
-/// The ledger of a job.
-///
-/// # Errors
-/// A [`Failure`].
 /// None of a job's mail is older than this.
 fn since(job: &Job) -> i64 {
     let card = job.card();
     card.renewed_ms.unwrap_or(card.created_ms)
 }
 
+/// The ledger of a job.
+///
+/// # Errors
+/// A [`Failure`].
 pub fn open_ledger(job: &Job, store: &Arc<BatchStore>, settings: &Settings) -> Result<Ledger> {
     let queues = settings.queues.iter().map(|queue| queue.name.clone());
     let options = Options {

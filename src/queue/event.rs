@@ -8,7 +8,7 @@
 //!
 //! - One assignment is one destination and a run of envelopes. It ends with exactly one [`Event::Finished`] that accounts
 //!   for each of its envelopes: settled, deferred, or returned untried. A worker that owes nothing is ready.
-//! - When it starts to send the last body it holds it says [`Event::Ready`] with `ahead`; it may then find one more
+//! - When it begins the last message it holds it says [`Event::Ready`] with `ahead`; it may then find one more
 //!   assignment for the same site in its channel. It takes assignments in the order given.
 //! - When the session is open that an assignment asks for it says [`Event::Opened`]; before that it counts as being opened.
 //! - When it closes a session before it has finished a run, or while it waits, it says [`Event::Closed`].
@@ -75,7 +75,7 @@ pub enum Event<P> {
     Ready {
         /// Who.
         worker: WorkerId,
-        /// True: it starts to send the last body it holds and can take one more run for the same site. False: it waits.
+        /// True: it begins the last message it holds and can take one more run for the same site. False: it waits.
         ahead: bool,
     },
     /// A worker has opened the session that its assignment needs.

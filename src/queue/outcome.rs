@@ -181,7 +181,8 @@ impl<P: Clone> Dispatcher<P> {
         match next {
             _ if !self.stopped && self.falls_back_now(d, envelope, deferral.class, t) => Next::Now,
             // What an order has ended meanwhile ends in `admit`.
-            Next::At(_) | Next::Now if !self.stopped && self.is_ended_by_order(d) => Next::Now,
+            Next::Leave(status) if !status.is_pending() => next,
+            _ if !self.stopped && self.is_ended_by_order(d) => Next::Now,
             Next::At(_) | Next::Now if self.stopped || self.is_site_stopped(d) => {
                 Next::Leave(retry::pending(envelope.passage))
             }

@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mailer::mail::{
-    DestinationId, Enhanced, Envelope, Scope, SiteId, Stage, Status, Verdict, WorkerId,
+    DestinationId, Enhanced, Envelope, QueueId, Scope, SiteId, Stage, Status, Verdict, WorkerId,
 };
 use mailer::queue::{
-    Action, Answer, Event, GateView, Order, Outcome, Place, Whom, fallback_of, origin_of,
+    Action, Answer, DispatcherConfig, Event, GateView, Order, Outcome, Place, Whom, fallback_of,
+    origin_of,
 };
 use mailer::retry::{Class, Deferral};
 
@@ -361,6 +362,23 @@ fn failed_mail_is_refused_but_for_what_may_have_been_delivered() {
     assert_eq!(refused(&desk.finish(&second, outcome)).len(), 1);
     assert_eq!(refused(&desk.post(10, 2)).len(), 2);
     assert!(desk.dispatcher.is_idle());
+}
+
+#[test]
+fn failed_mail_that_would_be_tried_after_the_run_alone_is_refused_too() {
+    let mut config = DispatcherConfig::new(QueueId(0), 1);
+    config.retry.stop_at = Some(Instant::now());
+    let mut desk = Desk::with(config, 1);
+    let run = one(&desk.post(10, 1));
+    desk.order(Order::Fail(BIG, refusal()));
+    let outcome = Outcome {
+        deferred: vec![(run.envelopes[0], Deferral::new(Class::Recipient))],
+        ..Outcome::default()
+    };
+    let actions = desk.finish(&run, outcome);
+    assert_eq!(left(&actions), []);
+    let is_refusal = |action: &&Action<()>| matches!(action, Action::Refuse { .. });
+    assert_eq!(actions.iter().filter(is_refusal).count(), 1);
 }
 
 #[test]
