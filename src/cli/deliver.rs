@@ -19,6 +19,7 @@ use super::watch::{Told, watch};
 use crate::batch::BatchStore;
 use crate::engine::run::{self, RunEnd, StartError, Work};
 use crate::engine::settings::Settings;
+use crate::engine::start;
 use crate::hosts::HostStore;
 use crate::job::{self, Job, JobState};
 use crate::ledger::{Ledger, Options};
@@ -78,7 +79,7 @@ pub fn deliver(
         memory,
         job_dir: Some(job.dir().to_owned()),
     };
-    let running = run::start(work, settings).map_err(start_failure)?;
+    let running = start::start(work, settings).map_err(start_failure)?;
     if let Some(error) = running.control_failure().filter(|_| !show.quiet) {
         say::complain(format!(
             "job {} cannot be controlled while it runs: {error}",

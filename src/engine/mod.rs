@@ -50,6 +50,7 @@ pub mod session;
 pub mod settings;
 pub mod shared;
 pub mod sources;
+pub mod start;
 pub mod status;
 pub mod stop_on;
 pub mod stops;

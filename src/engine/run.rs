@@ -1,6 +1,6 @@
 //! A run: all threads put together, from the opened batch to the kept ledger.
 //!
-//! Threads: intake, router, one per queue with its workers, the resolver pool, and the ledger's. All of them start here,
+//! Threads: intake, router, one per queue with its workers, the resolver pool, and the ledger's. All of them start in `start`,
 //! but queues start their workers and the resolver pool grows by itself. Channels between them are unbounded but for
 //! intake to router, so that no cycle of full channels can stand still.
 //!
@@ -9,41 +9,30 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::book::{self, Book, Entry};
-use super::control::{Control, Operator};
-use super::guard::{Breakdown, Watch};
+use super::book::Entry;
+use super::control::Control;
+use super::guard::Breakdown;
 use super::levers::Levers;
 use super::limits;
-use super::memory::{self, Memory};
-use super::parts;
-use super::past::Past;
-use super::permits::SharedPermits;
-use super::pool::{Crew, Pool};
-use super::promoted::Slots;
-use super::queue::{Inbox, QueueThread, Ways};
-use super::router::{self, Addressed, ReadEnd, Reading, Router};
+use super::memory::{self};
+use super::queue::Inbox;
+use super::router::ReadEnd;
 use super::settings::Settings;
 use super::shared::{EarlyEnd, Shared};
-use super::sources;
 use super::status::Gauges;
 use super::stops::StoppedSite;
 use crate::batch::{BatchReader, BatchStore};
 use crate::hosts::{HostStore, HostsError};
 use crate::ledger::{Ledger, LedgerError};
-use crate::mail::{QueueId, SourceNo};
-use crate::net::{self, Tls, TlsError};
-use crate::queue::Dispatcher;
+use crate::net::TlsError;
 use crate::queue::event::Event;
-
-/// Chunks of messages that intake may be ahead of the router.
-const CHUNKS_AHEAD: usize = 16;
 
 /// Why a run cannot start.
 #[derive(Debug)]
@@ -80,20 +69,23 @@ pub struct Work {
 
 /// A run under way.
 pub struct Running {
-    shared: Arc<Shared>,
-    levers: Arc<Levers>,
-    inboxes: Vec<Sender<Inbox>>,
-    control: Option<Control>,
-    control_failure: Option<io::Error>,
-    no_dns: Arc<AtomicBool>,
-    intake: JoinHandle<Option<ReadEnd>>,
-    is_live: bool,
-    keeper: Keeper,
-    memory: memory::Keeper,
-    router: JoinHandle<()>,
-    queues: Vec<JoinHandle<()>>,
-    over: Receiver<()>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) levers: Arc<Levers>,
+    pub(super) inboxes: Vec<Sender<Inbox>>,
+    pub(super) control: Option<Control>,
+    pub(super) control_failure: Option<io::Error>,
+    pub(super) no_dns: Arc<AtomicBool>,
+    pub(super) intake: JoinHandle<Option<ReadEnd>>,
+    pub(super) is_live: bool,
+    pub(super) keeper: Keeper,
+    pub(super) memory: memory::Keeper,
+    pub(super) router: JoinHandle<()>,
+    pub(super) queues: Vec<JoinHandle<()>>,
+    pub(super) over: Receiver<()>,
 }
+
+/// The ledger's thread.
+pub(super) type Keeper = JoinHandle<(Ledger, Option<LedgerError>)>;
 
 /// What a run came to.
 #[derive(Debug)]
@@ -128,237 +120,6 @@ pub struct RunEnd {
 /// [`StartError::Limits`]: too few to begin at all.
 pub fn workers_allowed(settings: &Settings) -> Result<(u32, Option<String>), StartError> {
     limits::allowed(settings.workers_max, &limits::look()).map_err(StartError::Limits)
-}
-
-/// Starts delivering: what earlier runs of the job left, and what the reader reads.
-///
-/// # Errors
-/// [`StartError`]: nothing has been sent then.
-pub fn start(work: Work, mut settings: Settings) -> Result<Running, StartError> {
-    let Work {
-        reader,
-        store,
-        ledger,
-        is_live,
-        memory: store_of_hosts,
-        job_dir,
-    } = work;
-    check_sources(&settings)?;
-    let room = limits::room(&limits::look());
-    settings.workers_max = settings.workers_max.min(room);
-    let past = Past::of(&ledger, &store, &settings);
-    let routes = Arc::new(parts::routes(&settings)?);
-    let policies = Arc::new(parts::policies(&settings)?);
-    let finder = parts::finder(&settings, &routes, &policies)?;
-    let mut names = parts::queue_names(&routes);
-    let configured = names.len();
-    let promoted = parts::promoted_queues(&settings);
-    names.resize(configured + usize::from(promoted), String::new());
-    let (to_ledger, entries) = unbounded();
-    let book = Book::new(to_ledger, ledger.journal());
-    let (inboxes, mut receivers): (Vec<_>, Vec<_>) = names.iter().map(|_| unbounded()).unzip();
-    let shared = share(settings, store, book, &names)?;
-    let watch = Watch::new(Arc::clone(&shared), &inboxes);
-    let (keeper, over) = start_keeper(ledger, entries, &shared, &inboxes, &watch)?;
-    let relayed = (!shared.settings.relays.is_empty()).then_some(policies);
-    let router = Router::new(Arc::clone(&routes), relayed, inboxes.clone(), promoted > 0);
-    let no_dns = Arc::new(AtomicBool::new(false));
-    let (questions, asked) = unbounded();
-    let permits = permits(&shared.settings, &names[..configured], &inboxes);
-    let spare = receivers.split_off(configured);
-    let slots = Arc::new(slots(configured, spare, &shared.settings));
-    let (memory, memory_keeper) = remember(store_of_hosts, &shared, &permits)?;
-    let (answers, answered) = unbounded();
-    let destinations = router.names();
-    let ways = Ways {
-        slots: Arc::clone(&slots),
-        questions,
-        names: router.names(),
-        answers,
-        permits: Arc::clone(&permits),
-        inboxes: inboxes.clone(),
-        watch: watch.clone(),
-    };
-    let queues = start_queues(receivers, ways, &shared)?;
-    let pool = Pool {
-        finder,
-        names: router.names(),
-        inboxes: inboxes.clone(),
-        permits: Arc::clone(&permits),
-        shared: Arc::clone(&shared),
-        memory,
-        no_dns: Arc::clone(&no_dns),
-        asked,
-        watch: watch.clone(),
-        crew: Crew::new(limits::resolvers()),
-    };
-    pool.start().map_err(StartError::Thread)?;
-    let (to_router, from_intake) = bounded(CHUNKS_AHEAD);
-    let router = start_router(router, from_intake, &shared, &watch)?;
-    // Last, so that nothing is sent if a thread cannot be had.
-    let reading = Reading {
-        past,
-        reader,
-        is_live,
-    };
-    let levers = Arc::new(Levers {
-        in_force: Mutex::new(shared.settings.clone()),
-        routes,
-        permits,
-        inboxes: inboxes.clone(),
-        room,
-        slots,
-    });
-    let operator = Operator::new(
-        Arc::clone(&levers),
-        Arc::clone(&shared),
-        destinations,
-        answered,
-    );
-    let control = job_dir.map(|dir| Control::start(&dir, operator, &watch));
-    let (control, control_failure) = match control {
-        Some(Ok(control)) => (Some(control), None),
-        Some(Err(error)) => (None, Some(error)),
-        None => (None, None),
-    };
-    let intake = start_intake(reading, to_router, &shared, watch)?;
-    Ok(Running {
-        shared,
-        levers,
-        inboxes,
-        control,
-        control_failure,
-        no_dns,
-        intake,
-        is_live,
-        keeper,
-        memory: memory_keeper,
-        router,
-        queues,
-        over,
-    })
-}
-
-/// The queues for promoted sites. They are as patient as the others: their time counts from now.
-fn slots(first: usize, inboxes: Vec<Receiver<Inbox>>, settings: &Settings) -> Slots {
-    let queues = (first..).zip(inboxes).map(|(number, inbox)| {
-        let config = parts::dispatcher_config(QueueId(number as u16), settings);
-        (inbox, config)
-    });
-    Slots::new(first, queues.collect())
-}
-
-fn permits(settings: &Settings, names: &[String], inboxes: &[Sender<Inbox>]) -> Arc<SharedPermits> {
-    let names = names.iter().map(String::as_str);
-    let limits = parts::permit_limits(settings, settings.workers_max, names);
-    let table = limits.table(sources::count(&settings.bind));
-    Arc::new(SharedPermits::new(table, inboxes.to_vec()))
-}
-
-fn share(
-    settings: Settings,
-    store: Arc<BatchStore>,
-    book: Book,
-    queues: &[String],
-) -> Result<Arc<Shared>, StartError> {
-    let tls = Tls::new(&settings.tls_files, parts::tls_needs(&settings));
-    let tls = tls.map_err(StartError::Tls)?;
-    let gauges = Arc::new(Gauges::new(queues));
-    Ok(Arc::new(Shared::new(settings, tls, store, book, gauges)))
-}
-
-/// The memory of hosts, and its thread.
-fn remember(
-    store: Option<HostStore>,
-    shared: &Arc<Shared>,
-    permits: &Arc<SharedPermits>,
-) -> Result<(Arc<Memory>, memory::Keeper), StartError> {
-    let names = sources::names(&shared.settings.bind);
-    let permits = Arc::clone(permits);
-    let learned = move |site| {
-        let numbers = (0..).map(SourceNo);
-        let of_source = |(name, number): (&Arc<str>, SourceNo)| {
-            (Arc::clone(name), permits.learned(site, number))
-        };
-        names.iter().zip(numbers).map(of_source).collect()
-    };
-    Memory::start(store, Arc::clone(shared), Box::new(learned)).map_err(StartError::Thread)
-}
-
-fn check_sources(settings: &Settings) -> Result<(), StartError> {
-    let check = |source| net::can_bind(source).map_err(|error| StartError::Bind(source, error));
-    settings.bind.iter().copied().try_for_each(check)
-}
-
-type Keeper = JoinHandle<(Ledger, Option<LedgerError>)>;
-
-/// Starts the ledger's thread; the channel says when the run is over.
-fn start_keeper(
-    ledger: Ledger,
-    entries: Receiver<Entry>,
-    shared: &Arc<Shared>,
-    inboxes: &[Sender<Inbox>],
-    watch: &Watch,
-) -> Result<(Keeper, Receiver<()>), StartError> {
-    let (say_over, over) = bounded(1);
-    let (shared, inboxes) = (Arc::clone(shared), inboxes.to_vec());
-    let watch = watch.clone();
-    let keeper = thread("ledger", move || {
-        let kept = book::keep(ledger, &entries, &shared, &watch, || {
-            stop_all(&shared, &inboxes)
-        });
-        let _ = say_over.send(());
-        kept
-    })?;
-    Ok((keeper, over))
-}
-
-fn start_queues(
-    receivers: Vec<Receiver<Inbox>>,
-    ways: Ways,
-    shared: &Arc<Shared>,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let start = |(number, inbox): (usize, Receiver<Inbox>)| {
-        let id = QueueId(number as u16);
-        let dispatcher = Dispatcher::new(
-            parts::dispatcher_config(id, &shared.settings),
-            fastrand::u64(..),
-        );
-        let queue = QueueThread::new(id, dispatcher, inbox, ways.clone(), Arc::clone(shared));
-        let (name, watch) = (format!("queue {number}"), ways.watch.clone());
-        let as_watched = name.clone();
-        thread(&name, move || {
-            watch.over(&as_watched, || queue.work());
-        })
-    };
-    receivers.into_iter().enumerate().map(start).collect()
-}
-
-fn start_router(
-    router: Router,
-    from_intake: Receiver<Vec<Addressed>>,
-    shared: &Shared,
-    watch: &Watch,
-) -> Result<JoinHandle<()>, StartError> {
-    let (watch, trip) = (watch.clone(), shared.settings.trip.clone());
-    thread("router", move || {
-        watch.over("router", || router.work(&from_intake, &trip));
-    })
-}
-
-fn start_intake(
-    reading: Reading,
-    to_router: Sender<Vec<Addressed>>,
-    shared: &Arc<Shared>,
-    watch: Watch,
-) -> Result<JoinHandle<Option<ReadEnd>>, StartError> {
-    let shared = Arc::clone(shared);
-    thread("intake", move || {
-        let end = watch.over("intake", || router::take_in(reading, &shared, &to_router));
-        shared.gauges.read.store(true, Relaxed);
-        shared.book.enter(Entry::ReadToEnd);
-        end
-    })
 }
 
 impl Running {
@@ -487,14 +248,4 @@ pub(super) fn stop_all(shared: &Shared, inboxes: &[Sender<Inbox>]) {
     for inbox in inboxes {
         let _ = inbox.send(Event::Stop);
     }
-}
-
-fn thread<T: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, StartError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(StartError::Thread)
 }
