@@ -213,6 +213,12 @@ impl Spacing {
         self.due = Some(from + self.spacing.saturating_mul(slots));
     }
 
+    /// What was taken beyond what was free holds back no longer than this.
+    fn owe_at_most(&mut self, most: Duration, now: Instant) {
+        let latest = now + self.tolerance() + most;
+        self.due = self.due.map(|due| due.min(latest));
+    }
+
     /// When at least one slot is free.
     pub(super) fn next(&self, now: Instant) -> Instant {
         match self.due {
@@ -294,6 +300,17 @@ impl Pace {
             self.enter(slots, now);
         }
         slots
+    }
+
+    /// Takes one slot whether it is free or not, for what cannot be held back: the debt is paid back before anything is free
+    /// again, but no longer than one window takes. True if it was free.
+    pub fn charge(&mut self, now: Instant) -> bool {
+        let was_free = self.next(now) <= now;
+        self.forget(now);
+        self.spacing.take(1, now);
+        self.spacing.owe_at_most(self.rate.per, now);
+        self.enter(1, now);
+        was_free
     }
 
     /// When at least one slot is free: `now`, or later.

@@ -360,6 +360,43 @@ fn connections_have_a_pace_of_their_own() {
 }
 
 #[test]
+fn a_session_that_is_opened_again_counts_for_the_queue_and_for_the_site_and_address() {
+    let start = Instant::now();
+    let mut terms = SiteTerms::default();
+    terms.bounds.start = 9;
+    terms.connect_rate = rate("4/h burst 1");
+    let mut table = PermitTable::with_terms(100, terms, 2);
+    table.set_queue_rates(A, None, rate("8/h burst 2"), start);
+    let two = SourceNo(1);
+    assert_eq!(
+        table.take_session(SITE, A, Phase::First, start),
+        Grant::Granted(ONE)
+    );
+    assert!(!table.may_reopen(SITE, A, ONE, start), "the site's is used");
+    assert!(
+        table.may_reopen(SITE, A, two, start),
+        "that of another is not"
+    );
+    assert!(!table.reopened(SITE, A, ONE, start), "counted all the same");
+    assert!(
+        !table.may_reopen(SITE, A, two, start),
+        "so the queue's is used"
+    );
+    assert!(matches!(
+        table.take_session(SiteId(8), A, Phase::First, start),
+        Grant::NoneBefore(_)
+    ));
+    let half = start + Duration::from_secs(1800);
+    assert!(table.may_reopen(SITE, A, ONE, half), "two are paid by then");
+    assert!(table.reopened(SITE, A, ONE, half));
+    assert_eq!(
+        table.sessions_held(SITE),
+        1,
+        "it stands for the same permit"
+    );
+}
+
+#[test]
 fn a_queue_with_more_pending_mail_has_the_larger_share_of_the_workers() {
     let mut table = PermitTable::new(8, 20);
     table.set_queue_weight(A, 3);
