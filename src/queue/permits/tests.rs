@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::mail::SourceNo;
 use crate::queue::pace::Rate;
-use crate::queue::terms::Learned;
+use crate::queue::terms::{Learned, OwnLimits};
 
 const A: QueueId = QueueId(0);
 const B: QueueId = QueueId(1);
@@ -260,7 +260,62 @@ fn what_a_site_is_introduced_with_holds_and_follows_the_operator_where_it_does_n
     assert_eq!(status.rate_per_minute, Some(600.0));
     table.set_site_bounds(SITE, Some(2), Some(None), now);
     let status = table.site_status(SITE);
-    assert_eq!((status.bounds.max, status.rate_per_minute), (2, None));
+    assert_eq!(
+        (status.bounds.max, status.rate_per_minute),
+        (2, None),
+        "ordered for this site alone"
+    );
+}
+
+#[test]
+fn what_a_site_has_of_its_own_is_kept_while_the_general_limits_go_down_and_up() {
+    let now = Instant::now();
+    let general = |sessions, text| {
+        let mut terms = SiteTerms::default();
+        (terms.bounds.max, terms.rate) = (sessions, rate(text));
+        terms
+    };
+    let mut table = PermitTable::with_terms(100, general(20, "600/min"), 1);
+    let (small, large) = (SiteId(1), SiteId(2));
+    for (site, sessions, text) in [(small, 5, "60/min"), (large, 25, "6000/min")] {
+        let mut terms = general(20, "600/min");
+        terms.own = OwnLimits {
+            sessions: Some(sessions),
+            rate: rate(text),
+            ordered_rate: None,
+        };
+        table.introduce(site, terms, now);
+    }
+    let in_force = |table: &PermitTable| {
+        [small, large].map(|site| {
+            let status = table.site_status(site);
+            (status.bounds.max, status.rate_per_minute)
+        })
+    };
+    assert_eq!(in_force(&table), [(5, Some(60.0)), (20, Some(600.0))]);
+    table.set_general(general(2, "30/min"), now);
+    assert_eq!(in_force(&table), [(2, Some(30.0)), (2, Some(30.0))]);
+    table.set_general(general(100, "60000/min"), now);
+    assert_eq!(in_force(&table), [(5, Some(60.0)), (25, Some(6000.0))]);
+    table.set_general(general(20, "600/min"), now);
+    // The operator goes before what was known of the site, and with a rate before what holds for all.
+    table.set_site_bounds(small, Some(10), Some(rate("120/min")), now);
+    table.set_site_bounds(large, Some(50), Some(rate("1200/min")), now);
+    assert_eq!(in_force(&table), [(10, Some(120.0)), (20, Some(1200.0))]);
+    table.set_general(general(100, "60000/min"), now);
+    assert_eq!(in_force(&table), [(10, Some(120.0)), (50, Some(1200.0))]);
+    // One that is met only now has what holds now.
+    let mut terms = general(20, "600/min");
+    terms.own.sessions = Some(200);
+    table.introduce_once(SiteId(4), terms, now);
+    assert_eq!(table.site_status(SiteId(4)).bounds.max, 100);
+    // One that nobody introduced, likewise.
+    let other = SiteId(3);
+    table.set_site_bounds(other, Some(7), None, now);
+    table.set_general(general(3, "60/min"), now);
+    assert_eq!(table.site_status(other).bounds.max, 3);
+    table.set_general(general(9, "60/min"), now);
+    assert_eq!(table.site_status(other).bounds.max, 7);
 }
 
 #[test]
