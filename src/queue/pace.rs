@@ -249,6 +249,8 @@ pub struct Pace {
     log: VecDeque<Group>,
     logged: u64,
     held: Option<Instant>,
+    /// The rate is suspended: whatever is asked for is taken, and still logged.
+    is_free: bool,
 }
 
 impl Pace {
@@ -266,7 +268,18 @@ impl Pace {
             log: VecDeque::new(),
             logged: 0,
             held: None,
+            is_free: false,
         }
+    }
+
+    /// No rate from now on. What is taken counts all the same, once there is one again.
+    pub fn set_free(&mut self) {
+        self.is_free = true;
+    }
+
+    /// False if there is no rate for now.
+    pub fn binds(&self) -> bool {
+        !self.is_free
     }
 
     /// The rate that is kept.
@@ -291,6 +304,10 @@ impl Pace {
             return 0;
         }
         self.forget(now);
+        if self.is_free {
+            self.enter(wanted, now);
+            return wanted;
+        }
         let room = self.limit().saturating_sub(self.logged);
         let slots = wanted
             .min(self.spacing.free(now))
@@ -307,6 +324,10 @@ impl Pace {
     pub fn charge(&mut self, now: Instant) -> bool {
         let was_free = self.next(now) <= now;
         self.forget(now);
+        if self.is_free {
+            self.enter(1, now);
+            return true;
+        }
         self.spacing.take(1, now);
         self.spacing.owe_at_most(self.rate.per, now);
         self.enter(1, now);
@@ -315,6 +336,9 @@ impl Pace {
 
     /// When at least one slot is free: `now`, or later.
     pub fn next(&self, now: Instant) -> Instant {
+        if self.is_free {
+            return now;
+        }
         let mut at = self.spacing.next(now).max(self.held.unwrap_or(now));
         let mut logged = self.logged;
         for group in &self.log {
@@ -343,7 +367,9 @@ impl Pace {
             }
         }
         self.logged -= u64::from(back);
-        self.spacing.give_back(back);
+        if self.binds() {
+            self.spacing.give_back(back);
+        }
     }
 
     /// No slot before `at`.

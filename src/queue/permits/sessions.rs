@@ -36,7 +36,7 @@ pub struct Share {
     pub sessions: u32,
     /// The window may grow: what this depends on should be heard of soon.
     pub grows: bool,
-    /// Messages have a pace: slots must be taken before they are handed out.
+    /// Messages have a pace, or had one: slots must be taken before they are handed out.
     pub is_paced: bool,
     /// The messages after which a session is to be ended by us.
     pub messages_per_session: Option<u32>,
@@ -274,7 +274,7 @@ impl PermitTable {
                 (
                     of_site.size() / of_site.stock.parties(),
                     lane.is_some_and(|lane| lane.window.can_grow()),
-                    lane.is_some_and(|lane| lane.rate.per_minute().is_some()),
+                    lane.is_some_and(|lane| lane.rate.counts()),
                     lane.and_then(|lane| lane.limit.limit()),
                 )
             }

@@ -167,10 +167,12 @@ impl Site {
     }
 }
 
-/// Changes a rate that may be none, and keeps the debt.
+/// Changes a rate that may be none, and keeps the debt. Without a rate the pace goes on as one that never binds, so that what
+/// is taken meanwhile counts when there is one again.
 pub(super) fn set_pace(pace: &mut Option<Pace>, rate: Option<Rate>, now: Instant) {
     match (pace.as_mut(), rate) {
         (Some(pace), Some(rate)) => pace.set(rate, now),
-        (_, rate) => *pace = rate.map(Pace::new),
+        (Some(pace), None) => pace.set_free(),
+        (None, rate) => *pace = rate.map(Pace::new),
     }
 }

@@ -452,6 +452,33 @@ fn a_session_that_is_opened_again_counts_for_the_queue_and_for_the_site_and_addr
 }
 
 #[test]
+fn a_rate_that_is_lifted_and_set_again_counts_what_went_before_and_meanwhile() {
+    let start = Instant::now();
+    let mut terms = SiteTerms::default();
+    (terms.bounds.start, terms.rate) = (9, rate("60/min burst 1"));
+    let mut table = PermitTable::with_terms(100, terms, 1);
+    let burst = rate("10/min burst 10");
+    table.set_queue_rates(A, burst, burst, start);
+    assert!(table.take(SITE, A));
+    let take = |table: &mut PermitTable, wanted, now| {
+        table.take_messages(SITE, A, ONE, wanted, now).granted
+    };
+    let before = take(&mut table, 10, start);
+    assert!((1..=2).contains(&before), "{before}");
+    table.set_queue_rates(A, None, None, start);
+    table.set_site_bounds(SITE, None, Some(None), start);
+    assert_eq!(table.site_status(SITE).rate_per_minute, None);
+    assert!(table.share(SITE, A, ONE).is_paced, "it is counted on");
+    let later = start + Duration::from_secs(1);
+    assert_eq!(take(&mut table, 100, later), 100, "no rate binds");
+    table.set_site_bounds(SITE, None, Some(rate("60/min burst 1")), later);
+    let second = later + Duration::from_secs(30);
+    assert_eq!(take(&mut table, 1, second), 0, "a hundred in this minute");
+    assert!(take(&mut table, 1, later + Duration::from_secs(61)) > 0);
+    table.set_queue_rates(A, burst, burst, later + Duration::from_secs(61));
+}
+
+#[test]
 fn a_queue_with_more_pending_mail_has_the_larger_share_of_the_workers() {
     let mut table = PermitTable::new(8, 20);
     table.set_queue_weight(A, 3);
