@@ -78,11 +78,7 @@ impl SharedPermits {
 
     /// The same, unless the site is known already.
     pub fn introduce_once(&self, site: SiteId, terms: SiteTerms) {
-        self.change(|table| {
-            if !table.knows(site) {
-                table.introduce(site, terms, Instant::now());
-            }
-        });
+        self.change(|table| table.introduce_once(site, terms, Instant::now()));
     }
 
     /// A queue that may get mail: a worker is kept for it.

@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::sources;
 use crate::hosts::SiteRow;
 use crate::mail::QueueId;
-use crate::queue::terms::{Learned, SiteTerms};
+use crate::queue::terms::{Learned, OwnLimits, SiteTerms};
 
 /// What is known of a site; `None`: nothing but what is known of all.
 pub(super) fn of_site(
@@ -36,18 +36,13 @@ pub(super) fn of_site(
         let queue = found.queue.unwrap_or(asker).index().checked_sub(1);
         let own = queue.and_then(|at| settings.queues.get(at));
         let own = own.and_then(|queue| queue.sessions_per_site);
-        if let Some(sessions) = own.or(provider.sessions) {
-            terms.bounds.max = terms.bounds.max.min(sessions);
-        }
-        terms.messages_per_session = provider.messages_per_session;
-        terms.rate = match (terms.rate, provider.rate) {
-            (Some(general), Some(own)) if general.in_a_minute() < own.in_a_minute() => {
-                Some(general)
-            }
-            (general, own) => own.or(general),
+        terms.own = OwnLimits {
+            sessions: own.or(provider.sessions),
+            rate: provider.rate,
+            ordered_rate: None,
         };
+        terms.messages_per_session = provider.messages_per_session;
     }
-    terms.bounds = terms.bounds.tidy();
     terms.learned = learned;
     Some(terms)
 }

@@ -130,7 +130,9 @@ impl<P: Clone> Dispatcher<P> {
                 return; // the reply to what it has comes first
             }
             let turns = self.quantum_is_over(w, t.now) && self.sites.others_need_more_than(s);
-            let unwanted = self.is_surplus(t) || self.session_wanted(s, t) == Wanted::Yes;
+            let unwanted = self.is_surplus(t)
+                || self.owes_connections(w, 1, t)
+                || self.session_wanted(s, t) == Wanted::Yes;
             if turns || unwanted || self.should_pass(w, s) || !self.try_assign(w, s, t) {
                 return;
             }
@@ -354,7 +356,7 @@ impl<P: Clone> Dispatcher<P> {
             return self.retire(w, t);
         }
         if let Some(s) = self.workers[w].session {
-            if self.session_wanted(s, t) == Wanted::Yes {
+            if self.session_wanted(s, t) == Wanted::Yes || self.owes_connections(w, 2, t) {
                 return self.retire(w, t);
             }
             if self.sites[s].feeds() && self.freshen(s, t) {

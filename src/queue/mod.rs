@@ -70,5 +70,5 @@ pub use promote::{PromoteRules, Promotion, Step, Unpromoted};
 pub use sender::SenderReplies;
 pub use session_limit::SessionLimit;
 pub use site_rate::SiteRate;
-pub use terms::{Bounds, Learned, SiteTerms};
+pub use terms::{Bounds, Learned, OwnLimits, SiteTerms};
 pub use window::{Admission, Window};

@@ -3,6 +3,10 @@
 //! A worker has the permit for a session from before it opens it until it says that it is closed. One that turns to another
 //! site has two for a while: the old one until it says so, in whatever words.
 //!
+//! A session that ends while there is more for the worker is opened again without a question: the permit stands for the next
+//! one. The table is told, since connections have rates. A worker that goes on like this while they have no room is given no
+//! run ahead, behind which it would do so again, and the second time it is retired: the next session is one that is granted.
+//!
 //! INVARIANT: every session that a worker has, opens or closes stands for one permit, and every opening for one more.
 
 use std::time::Duration;
@@ -45,8 +49,10 @@ impl<P: Clone> Dispatcher<P> {
         debug_assert!(open.is_none_or(|open| open == self.sites[s].id));
         if open.is_none() {
             self.unprove(w);
-            // With a run given ahead it will open another at once: the permit stands for that one.
-            if self.workers[w].current.is_none() {
+            if self.workers[w].current.is_some() {
+                // For the run that was given ahead.
+                self.reopens(w, s, t);
+            } else {
                 self.leave_session(w, t);
                 self.closing_is_over(w, t);
             }
@@ -75,17 +81,39 @@ impl<P: Clone> Dispatcher<P> {
         let is_site = |s: Option<u32>| s.is_some_and(|s| self.sites[s].id == site);
         if is_site(self.workers[w].closing) {
             self.closing_is_over(w, t);
-        } else if is_site(self.workers[w].session) {
+        } else if let Some(s) = self.workers[w].session.filter(|s| is_site(Some(*s))) {
             if self.workers[w].current.is_some() {
-                return self.unprove(w); // it opens another for the run it holds
+                self.unprove(w);
+                return self.reopens(w, s, t); // for the run it holds
             }
-            if let Some(s) = self.workers[w].session {
-                let list = &mut self.sites[s].idle;
-                self.workers.site_links.remove(list, w);
-            }
+            let list = &mut self.sites[s].idle;
+            self.workers.site_links.remove(list, w);
             self.leave_session(w, t);
             self.closing_is_over(w, t);
         }
+    }
+
+    /// Worker `w` opens another session with site `s` in the place of the one that has ended.
+    fn reopens(&mut self, w: u32, s: u32, t: &Turn<'_, P>) {
+        let (id, queue, source) = (self.sites[s].id, self.config.queue, self.workers[w].source);
+        let had_room = t.permits.reopened(id, queue, source, t.now);
+        let unpaid = &mut self.workers[w].unpaid;
+        *unpaid = if had_room {
+            0
+        } else {
+            unpaid.saturating_add(1)
+        };
+    }
+
+    /// True if worker `w` has opened its session again at least so often for which the rates of connections had no room, and
+    /// they still have none.
+    pub(super) fn owes_connections(&self, w: u32, least: u32, t: &Turn<'_, P>) -> bool {
+        let (worker, queue) = (&self.workers[w], self.config.queue);
+        worker.unpaid >= least
+            && worker.session.is_some_and(|s| {
+                let (id, source) = (self.sites[s].id, worker.source);
+                !t.permits.may_reopen(id, queue, source, t.now)
+            })
     }
 
     /// Worker `w`, which stands in no list of a site, is to serve another one or none: its session is about to close.
@@ -95,6 +123,7 @@ impl<P: Clone> Dispatcher<P> {
         let Some(s) = self.workers[w].session.take() else {
             return;
         };
+        self.workers[w].unpaid = 0;
         self.closing_is_over(w, t);
         self.sites[s].workers -= 1;
         if self.sites[s].waiting > 0 {

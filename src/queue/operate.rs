@@ -162,7 +162,7 @@ impl<P: Clone> Dispatcher<P> {
             }
             Order::Promote(id) => {
                 let d = self.backlog.find(id).ok_or(Unpromoted::Unknown);
-                answer.promotion = Some(d.and_then(|d| self.promote_now(d, t)));
+                answer.promotion = Some(d.and_then(|d| self.promote_now(d)));
             }
             Order::Demote(id) => {
                 let d = self.backlog.find(id).ok_or(Unpromoted::Unknown);

@@ -213,6 +213,12 @@ impl Spacing {
         self.due = Some(from + self.spacing.saturating_mul(slots));
     }
 
+    /// What was taken beyond what was free holds back no longer than this.
+    fn owe_at_most(&mut self, most: Duration, now: Instant) {
+        let latest = now + self.tolerance() + most;
+        self.due = self.due.map(|due| due.min(latest));
+    }
+
     /// When at least one slot is free.
     pub(super) fn next(&self, now: Instant) -> Instant {
         match self.due {
@@ -243,6 +249,8 @@ pub struct Pace {
     log: VecDeque<Group>,
     logged: u64,
     held: Option<Instant>,
+    /// The rate is suspended: whatever is asked for is taken, and still logged.
+    is_free: bool,
 }
 
 impl Pace {
@@ -260,7 +268,18 @@ impl Pace {
             log: VecDeque::new(),
             logged: 0,
             held: None,
+            is_free: false,
         }
+    }
+
+    /// No rate from now on. What is taken counts all the same, once there is one again.
+    pub fn set_free(&mut self) {
+        self.is_free = true;
+    }
+
+    /// False if there is no rate for now.
+    pub fn binds(&self) -> bool {
+        !self.is_free
     }
 
     /// The rate that is kept.
@@ -285,6 +304,10 @@ impl Pace {
             return 0;
         }
         self.forget(now);
+        if self.is_free {
+            self.enter(wanted, now);
+            return wanted;
+        }
         let room = self.limit().saturating_sub(self.logged);
         let slots = wanted
             .min(self.spacing.free(now))
@@ -296,8 +319,26 @@ impl Pace {
         slots
     }
 
+    /// Takes one slot whether it is free or not, for what cannot be held back: the debt is paid back before anything is free
+    /// again, but no longer than one window takes. True if it was free.
+    pub fn charge(&mut self, now: Instant) -> bool {
+        let was_free = self.next(now) <= now;
+        self.forget(now);
+        if self.is_free {
+            self.enter(1, now);
+            return true;
+        }
+        self.spacing.take(1, now);
+        self.spacing.owe_at_most(self.rate.per, now);
+        self.enter(1, now);
+        was_free
+    }
+
     /// When at least one slot is free: `now`, or later.
     pub fn next(&self, now: Instant) -> Instant {
+        if self.is_free {
+            return now;
+        }
         let mut at = self.spacing.next(now).max(self.held.unwrap_or(now));
         let mut logged = self.logged;
         for group in &self.log {
@@ -326,7 +367,9 @@ impl Pace {
             }
         }
         self.logged -= u64::from(back);
-        self.spacing.give_back(back);
+        if self.binds() {
+            self.spacing.give_back(back);
+        }
     }
 
     /// No slot before `at`.

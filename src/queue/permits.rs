@@ -118,6 +118,8 @@ pub struct PermitTable {
     connects: Connects,
     /// Of sites that nobody introduced.
     general: SiteTerms,
+    /// The same when the table was made.
+    general_then: SiteTerms,
     /// The number of source addresses, at least 1.
     sources: u8,
     /// The rates of source addresses, if they have one.
@@ -155,6 +157,7 @@ impl PermitTable {
             weights: Weights::default(),
             connects: Connects::default(),
             general,
+            general_then: general,
             sources,
             source_rates: (0..sources).map(|_| None).collect(),
             sites: HashMap::new(),

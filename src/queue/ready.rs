@@ -37,6 +37,8 @@ pub(super) struct Worker {
     pub(super) session: Option<u32>,
     /// The source address of that session.
     pub(super) source: SourceNo,
+    /// How often in a row it has opened that session again although the rates of connections had no room.
+    pub(super) unpaid: u32,
     /// The session is being opened.
     pub(super) opening: Option<Phase>,
     /// The site whose session it is leaving, and whose permit it therefore still holds.
@@ -102,6 +104,7 @@ impl Workers {
             id,
             session: None,
             source: SourceNo(0),
+            unpaid: 0,
             opening: None,
             closing: None,
             closing_source: SourceNo(0),

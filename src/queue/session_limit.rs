@@ -8,8 +8,9 @@
 //! A limit can be raised, and then nothing would ever tell: after every 50 sessions that were ended at the limit, one
 //! more message is allowed. The first session that is cut there takes that back; the first that carries it removes the limit.
 //!
-//! INVARIANTS: a configured limit is never passed; a learned one by one message at most. Messages are counted as transactions
-//! begun (MAIL), since that is what servers count.
+//! INVARIANTS: a configured limit is never passed; a learned one by one message at most. Messages are counted once
+//! they are accepted. A server that counts each MAIL ends sessions with refused ones among them earlier: such endings agree
+//! with none of the others, and are not learned from.
 
 /// So many sessions end at the limit before one more message is tried.
 const QUITS: u32 = 50;

@@ -51,7 +51,8 @@ impl SiteRate {
     pub fn set_configured(&mut self, rate: Option<Rate>, now: Instant) {
         match (&mut self.configured, rate) {
             (Some(pace), Some(rate)) => pace.set(rate, now),
-            (configured, rate) => *configured = rate.map(Pace::new),
+            (Some(pace), None) => pace.set_free(),
+            (None, rate) => self.configured = rate.map(Pace::new),
         }
     }
 
@@ -136,11 +137,17 @@ impl SiteRate {
         let configured = self
             .configured
             .as_ref()
+            .filter(|pace| pace.binds())
             .map(|pace| pace.rate().in_a_minute());
         match (configured, self.learned()) {
             (Some(configured), Some(learned)) => Some(configured.min(learned)),
             (configured, learned) => configured.or(learned),
         }
+    }
+
+    /// Whether messages are counted: there is a rate, or there was one and may be again.
+    pub fn counts(&self) -> bool {
+        self.configured.is_some() || self.learned().is_some()
     }
 
     /// The learned rate, per minute.

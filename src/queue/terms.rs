@@ -57,9 +57,22 @@ pub struct Learned {
     pub rate_per_minute: Option<f64>,
 }
 
+/// Limits of one site: a provider's, or set by the operator. Kept apart from those of all sites, so that these can change.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct OwnLimits {
+    /// Sessions, per source address.
+    pub sessions: Option<u32>,
+    /// Messages.
+    pub rate: Option<Rate>,
+    /// The operator has ordered this rate, or none, for this site alone: it holds in the place of all others.
+    pub ordered_rate: Option<Option<Rate>>,
+}
+
 /// All that is known of a site before its first session.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct SiteTerms {
+    /// Limits of its own, which bind together with the general ones that follow.
+    pub own: OwnLimits,
     /// Bounds of its window, per source address.
     pub bounds: Bounds,
     /// Messages after which a session is to be ended by us (a profile says so).
@@ -70,4 +83,24 @@ pub struct SiteTerms {
     pub connect_rate: Option<Rate>,
     /// What an earlier run learned.
     pub learned: Option<Learned>,
+}
+
+impl SiteTerms {
+    /// The terms as they bind: what the site has of its own and what holds for all, whichever is less, unless the operator
+    /// has ordered otherwise.
+    pub fn in_force(&self) -> SiteTerms {
+        let mut terms = *self;
+        if let Some(own) = self.own.sessions {
+            terms.bounds.max = own.min(self.bounds.max);
+        }
+        terms.bounds = terms.bounds.tidy();
+        terms.rate = match (self.rate, self.own.rate) {
+            (Some(general), Some(own)) if general.in_a_minute() < own.in_a_minute() => self.rate,
+            (general, own) => own.or(general),
+        };
+        if let Some(rate) = self.own.ordered_rate {
+            terms.rate = rate;
+        }
+        terms
+    }
 }

@@ -117,6 +117,14 @@ fn workers_follow_the_limits_that_are_set_and_nobody_is_lost_or_doubled() {
     let said = lab.order(&["set", "big.test", "max-sessions=6"]);
     assert_eq!(said, "big.test: at most 6 sessions, until now 20\n");
     lab.wait_until(|stats| stats.open == 6);
+    lab.order(&["set", "all", "max-sessions=3"]);
+    lab.wait_until(|stats| stats.open == 3);
+    let said = lab.order(&["set", "big.test", "max-sessions=8", "rate=none"]);
+    let expected = "big.test: at most 8 sessions, until now 3; the general maximum is 3; \
+                    no limit of the rate, until now without limit\n";
+    assert_eq!(said, expected);
+    lab.order(&["set", "all", "max-sessions=20"]);
+    lab.wait_until(|stats| stats.open == 8);
     lab.assert_all_delivered(&program.wait(), 600);
     assert!(
         !lab.jobs()[0].join("ctl").exists(),

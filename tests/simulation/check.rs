@@ -75,7 +75,7 @@ pub struct QueueBooks {
     /// Who was given more by this event although it had been given this much for the same site.
     pub goes_on: Vec<(WorkerId, usize)>,
     /// The sites with which this event took a further session.
-    sessions_taken: Vec<(SiteId, SourceNo)>,
+    pub sessions_taken: Vec<(SiteId, SourceNo)>,
     /// The destinations this event took a run from.
     pub served: Vec<DestinationId>,
     /// For each destination that waits, the runs its site has given others meanwhile.
@@ -256,6 +256,9 @@ impl Books {
                 self.queues[q].in_hand -= size;
                 self.words.heard(from, serves);
                 if self.logs {
+                    if busy && outcome.session.is_none() {
+                        self.log.reopened(q, *worker, now);
+                    }
                     self.log.finished(q, *worker, outcome);
                 }
             }
@@ -265,6 +268,9 @@ impl Books {
                     let serves = account.permits.last().copied();
                     let needed = !account.runs.is_empty() && serves == Some(*site);
                     account.permits.retain(|held| needed || held != site);
+                    if needed && self.logs {
+                        self.log.reopened(q, *worker, now);
+                    }
                 }
             }
             Event::Recalled { worker, envelopes } if !envelopes.is_empty() => {
@@ -530,6 +536,9 @@ impl World {
             self.census(q);
             assert!(queue.dispatcher.is_drained(), "queue {q} is not drained");
             assert!(queue.workers.is_empty(), "queue {q} left threads behind");
+        }
+        if self.is_small() {
+            self.books.log.check_end();
         }
         let table = self.permits.borrow();
         assert_eq!(table.workers_held(), 0);

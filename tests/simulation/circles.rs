@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mailer::mail::{QueueId, SiteId, Stage, Status, WorkerId};
 use mailer::queue::{
-    Bounds, DispatcherConfig, Event, GateView, Outcome, PermitTable, Rate, SiteTerms,
+    Action, Bounds, DispatcherConfig, Event, GateView, Outcome, PermitTable, Rate, SiteTerms,
 };
 use mailer::retry::{Class, Deferral};
 
@@ -51,6 +51,44 @@ fn a_probe_is_over_when_it_is_answered_and_each_that_fails_makes_the_pause_longe
     assert_eq!(desk.gate(1), GateView::Paused);
     desk.wait(Duration::from_secs(40));
     assert_eq!(desk.gate(1), GateView::Paused, "the second pause is longer");
+}
+
+#[test]
+fn a_worker_that_opens_its_session_again_and_again_ends_where_connections_have_a_rate() {
+    let mut desk = Desk::new(1, 20);
+    let rate = one_a_day();
+    let limit = |desk: &Desk| {
+        let mut table = desk.permits.borrow_mut();
+        table.set_queue_rates(QueueId(0), None, rate, desk.now);
+    };
+    limit(&desk);
+    let mut run = one(&desk.post(10, 2000));
+    let reopens = |desk: &mut Desk, worker| {
+        let (worker, site) = (WorkerId(worker), SiteId(1));
+        desk.tell(Event::Closed { worker, site });
+    };
+    desk.opened(run.worker);
+    let ahead = given(&desk.ready_ahead(run.worker));
+    assert_eq!(ahead.len(), 1, "its session is open");
+    desk.deliver(&run);
+    run = ahead[0].clone();
+    reopens(&mut desk, run.worker);
+    assert_eq!(
+        given(&desk.ready_ahead(run.worker)),
+        [],
+        "another might end behind which it went on"
+    );
+    run = one(&desk.deliver(&run));
+    reopens(&mut desk, run.worker);
+    let actions = desk.deliver(&run);
+    assert_eq!(given(&actions), [], "three sessions, one permitted");
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Retire { .. }))
+    );
+    assert_eq!(given(&desk.wait(23 * HOUR)), []);
+    one(&desk.wait(26 * HOUR));
 }
 
 fn one_a_day() -> Option<Rate> {

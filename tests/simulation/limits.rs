@@ -2,6 +2,9 @@
 //!
 //! The books keep a log of what was handed out, by its instant; what a worker gave back untried is taken out of it again. So
 //! a rate is checked against any window of its length that ends with a run.
+//!
+//! A session counts as opened when it is granted, or when the queue learns that a worker has opened it again. The latter is no
+//! decision of the queue: it may exceed a rate of connections, but whatever is granted then waits until it is paid back.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -104,10 +107,23 @@ struct Handed {
     messages: u32,
 }
 
+/// A session that is opened.
+#[derive(Debug)]
+struct Opened {
+    at: Instant,
+    queue: usize,
+    to: (SiteId, SourceNo),
+}
+
 /// What was handed out, and to whom.
 #[derive(Default)]
 pub struct Log {
     runs: Vec<Handed>,
+    openings: Vec<Opened>,
+    /// The site and the source address that each worker serves.
+    serves: HashMap<(usize, WorkerId), (SiteId, SourceNo)>,
+    /// Connections that workers made.
+    pub connects: usize,
     /// The runs that each worker owes, oldest first.
     owed: HashMap<(usize, WorkerId), Vec<usize>>,
 }
@@ -143,6 +159,19 @@ impl Log {
 
     pub fn gone(&mut self, q: usize, worker: WorkerId) {
         self.owed.remove(&(q, worker));
+        self.serves.remove(&(q, worker));
+    }
+
+    /// A worker, without a session by now, opens another for the run that it holds.
+    pub fn reopened(&mut self, q: usize, worker: WorkerId, at: Instant) {
+        let to = self.serves[&(q, worker)];
+        self.openings.push(Opened { at, queue: q, to });
+    }
+
+    /// Every connection is in the books.
+    pub fn check_end(&self) {
+        let (made, known) = (self.connects, self.openings.len());
+        assert!(made <= known, "{made} connections, {known} are known");
     }
 }
 
@@ -172,6 +201,7 @@ impl World {
             .or_default()
             .push(log.runs.len());
         log.runs.push(handed);
+        log.serves.insert((q, worker), to);
         let limits = &self.scenario.limits;
         let of_site = |run: &Handed| (run.site, run.source) == to;
         self.check_rate(limits.terms.rate, of_site);
@@ -179,6 +209,28 @@ impl World {
         let of_queue = limits.queue_rates.get(q).and_then(|rates| rates.0);
         self.check_rate(of_queue, |run| run.queue == q);
         self.check_rate(limits.source_rate, |run| run.source == source);
+    }
+
+    /// A session is granted: within the rates of connections, those counted that workers open again by themselves.
+    pub fn open(&mut self, q: usize, to: (SiteId, SourceNo)) {
+        if !self.is_small() {
+            return;
+        }
+        let (at, queue) = (self.now, q);
+        self.books.log.openings.push(Opened { at, queue, to });
+        let limits = &self.scenario.limits;
+        let of_queue = limits.queue_rates.get(q).and_then(|rates| rates.1);
+        self.check_openings(limits.terms.connect_rate, |opened| opened.to == to);
+        self.check_openings(of_queue, |opened| opened.queue == q);
+    }
+
+    fn check_openings(&self, rate: Option<Rate>, counts: impl Fn(&Opened) -> bool) {
+        let Some(rate) = rate else { return };
+        let openings = self.books.log.openings.iter().rev();
+        let recent = openings.take_while(|opened| opened.at + rate.per >= self.now);
+        let count = recent.filter(|opened| counts(opened)).count();
+        let most = (rate.events + rate.burst.unwrap_or(0)) as usize;
+        assert!(count <= most, "{count} sessions opened at a rate of {rate}");
     }
 
     fn check_rate(&self, rate: Option<Rate>, counts: impl Fn(&Handed) -> bool) {

@@ -176,13 +176,21 @@ impl World {
         if self.rng.u32(0..1000) < self.scenario.deaths {
             return self.die(q, id, job);
         }
-        if self.worker(q, id).session == Some(job.site) {
+        let fits = self.worker(q, id).session == Some(job.site) && self.rng.u8(0..16) > 0;
+        if fits {
             let source = self.worker(q, id).source;
             assert_eq!(source, job.source, "an open session cannot change it");
             self.worker(q, id).doing = Doing::Sending(job);
             return self.step_in(q, id, 0, 40);
         }
+        if self.worker(q, id).session == Some(job.site) {
+            // It is too old, or is no session for this mail: the queue has to hear of it.
+            let site = job.site;
+            self.close_session(q, id, false);
+            self.send(q, Event::Closed { worker: id, site });
+        }
         self.close_session(q, id, true);
+        self.books.log.connects += 1;
         let (works, from, to) = match self.manner(job.site) {
             Manner::Silent => (false, 30_000, 300_000),
             Manner::DownUntil(secs) => {

@@ -328,7 +328,11 @@ impl World {
                 self.check_orders(q, destination);
                 self.check_fallback(destination, &envelopes);
                 self.check_assignment(q, worker, site, &envelopes);
+                let before = self.books.queues[q].sessions_taken.len();
                 let ahead = self.books.assigned(q, worker, (site, source), &envelopes);
+                if self.books.queues[q].sessions_taken.len() > before {
+                    self.open(q, (site, source));
+                }
                 self.hand_out(q, worker, (site, source), &envelopes);
                 self.books.queues[q].served.push(destination);
                 self.tally.ahead += u64::from(ahead);

@@ -212,7 +212,8 @@ fn the_terms_of_a_site_come_from_its_queue_then_its_provider_then_all_and_from_w
     let mut settings = Settings::default();
     let google = found("aspmx.l.google.com", None);
     let terms = |settings: &Settings, found: &Found, rows: &[SiteRow]| {
-        terms::of_site(settings, found, QueueId::GENERAL, rows)
+        let terms = terms::of_site(settings, found, QueueId::GENERAL, rows);
+        terms.map(|terms| terms.in_force())
     };
     assert_eq!(terms(&settings, &found("mx.a.test", None), &[]), None);
     let of_profile = terms(&settings, &google, &[]).unwrap();

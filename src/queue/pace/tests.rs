@@ -86,6 +86,26 @@ fn another_rate_keeps_the_debt() {
 }
 
 #[test]
+fn what_cannot_be_held_back_is_paid_back_first_but_not_for_ever() {
+    let start = Instant::now();
+    let mut pace = Pace::new(rate("6/min"));
+    assert!(pace.charge(start), "the first was free");
+    for _ in 0..8 {
+        pace.charge(start);
+    }
+    assert!(!pace.charge(start));
+    for second in 1..=60 {
+        assert_eq!(pace.take(1, start + secs(second)), 0, "10 are more than 6");
+    }
+    let next = pace.next(start + secs(60));
+    assert!(next > start + secs(60) && next <= start + secs(75));
+    assert_eq!(pace.take(1, next), 1);
+    let mut often = Pace::new(rate("60/min"));
+    assert!((0..60).all(|second| often.charge(start + secs(second))));
+    assert!(!often.charge(start + secs(59)), "60 within this minute");
+}
+
+#[test]
 fn absurd_numbers_do_no_harm() {
     let start = Instant::now();
     for events in [0, 1, u32::MAX] {

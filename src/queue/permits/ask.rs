@@ -51,6 +51,16 @@ impl dyn Permits + '_ {
         self.ask(|table| table.take_session(site, queue, phase, now))
     }
 
+    /// [`PermitTable::reopened`].
+    pub fn reopened(&self, site: SiteId, queue: QueueId, source: SourceNo, now: Instant) -> bool {
+        self.ask(|table| table.reopened(site, queue, source, now))
+    }
+
+    /// [`PermitTable::may_reopen`].
+    pub fn may_reopen(&self, site: SiteId, queue: QueueId, source: SourceNo, now: Instant) -> bool {
+        self.ask(|table| table.may_reopen(site, queue, source, now))
+    }
+
     /// [`PermitTable::end_opening`].
     pub fn end_opening(&self, site: SiteId, queue: QueueId, source: SourceNo, phase: Phase) {
         self.ask(|table| table.end_opening(site, queue, source, phase));

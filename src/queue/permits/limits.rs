@@ -41,19 +41,12 @@ impl PermitTable {
         }
     }
 
-    /// Changes the terms of sites. A site that was introduced with terms of its own keeps those in which it differs.
+    /// Changes the terms of sites. A site that was introduced with other terms keeps those in which it differs; what it has of
+    /// its own binds where it is less.
     pub fn set_general(&mut self, general: SiteTerms, now: Instant) {
         let old = std::mem::replace(&mut self.general, general);
         for site in self.sites.values_mut() {
-            let mut terms = site.terms;
-            terms.bounds = follow(terms.bounds, old.bounds, general.bounds);
-            if terms.rate == old.rate {
-                terms.rate = general.rate;
-            }
-            if terms.connect_rate == old.connect_rate {
-                terms.connect_rate = general.connect_rate;
-            }
-            site.set_terms(terms, now);
+            site.set_terms(follow(site.terms, &old, &general), now);
         }
         self.notify_sites();
     }
@@ -91,7 +84,17 @@ impl PermitTable {
         self.notify_site(site);
     }
 
-    /// The operator changes the limits of one site: its sessions, or its rate (`Some(None)`: it has none any more).
+    /// The same, unless the site is known already, by terms that were made from the general ones with which the run began:
+    /// these may be others by now.
+    pub fn introduce_once(&mut self, site: SiteId, terms: SiteTerms, now: Instant) {
+        if !self.knows(site) {
+            let terms = follow(terms, &self.general_then, &self.general);
+            self.introduce(site, terms, now);
+        }
+    }
+
+    /// The operator changes what one site has of its own: its sessions, or its rate (`Some(None)`: it has none any more). That
+    /// takes the place of what was known of it. The sessions are never more than those of all sites; the rate may be.
     pub fn set_site_bounds(
         &mut self,
         site: SiteId,
@@ -101,10 +104,10 @@ impl PermitTable {
     ) {
         let mut terms = self.terms(site);
         if let Some(max) = sessions_max {
-            terms.bounds.max = max.max(1);
+            terms.own.sessions = Some(max.max(1));
         }
         if let Some(rate) = rate {
-            terms.rate = rate;
+            terms.own.ordered_rate = Some(rate);
         }
         self.introduce(site, terms, now);
     }
@@ -163,7 +166,7 @@ impl PermitTable {
         let mut status = SiteStatus {
             window: of_site.size(),
             held: of_site.stock.held,
-            bounds: of_site.terms.bounds,
+            bounds: of_site.terms.in_force().bounds,
             learned: self.learned(site, SourceNo(0)),
             ..SiteStatus::default()
         };
@@ -204,20 +207,27 @@ impl PermitTable {
     }
 }
 
-/// Bounds that follow those of all sites where they do not differ from them. A site that begins with its maximum goes on to.
-fn follow(mut own: Bounds, old: Bounds, new: Bounds) -> Bounds {
-    if own.start == old.start {
-        own.start = new.start;
-    } else if own.start == old.max {
-        own.start = new.max;
+/// Terms that follow those of all sites where they do not differ from them. A site that begins with its maximum goes on to.
+fn follow(mut terms: SiteTerms, old: &SiteTerms, new: &SiteTerms) -> SiteTerms {
+    let bounds = &mut terms.bounds;
+    if bounds.start == old.bounds.start {
+        bounds.start = new.bounds.start;
+    } else if bounds.start == old.bounds.max {
+        bounds.start = new.bounds.max;
     }
-    if own.max == old.max {
-        own.max = new.max;
+    if bounds.max == old.bounds.max {
+        bounds.max = new.bounds.max;
     }
-    if own.step == old.step {
-        own.step = new.step;
+    if bounds.step == old.bounds.step {
+        bounds.step = new.bounds.step;
     }
-    own
+    if terms.rate == old.rate {
+        terms.rate = new.rate;
+    }
+    if terms.connect_rate == old.connect_rate {
+        terms.connect_rate = new.connect_rate;
+    }
+    terms
 }
 
 fn fixed(window: u32) -> Bounds {

@@ -36,7 +36,7 @@ pub struct Share {
     pub sessions: u32,
     /// The window may grow: what this depends on should be heard of soon.
     pub grows: bool,
-    /// Messages have a pace: slots must be taken before they are handed out.
+    /// Messages have a pace, or had one: slots must be taken before they are handed out.
     pub is_paced: bool,
     /// The messages after which a session is to be ended by us.
     pub messages_per_session: Option<u32>,
@@ -163,24 +163,58 @@ impl PermitTable {
         phase: Phase,
         now: Instant,
     ) {
-        if let Some(pace) = self
-            .queues
-            .get_mut(&queue)
-            .and_then(|limits| limits.connect_rate.as_mut())
-        {
-            pace.take(1, now);
-        }
+        self.charge_connection(site, queue, source, now);
         if let Some(of_site) = self.sites.get_mut(&site) {
             of_site.stock.add(queue);
             if let Some(lane) = of_site.lane(source) {
-                if let Some(pace) = &mut lane.connect_rate {
-                    pace.take(1, now);
-                }
                 lane.held += 1;
                 lane.connecting += 1;
             }
         }
         self.begin_connect(queue, phase);
+    }
+
+    /// A holder of a session lets it go and opens another with the same site at once: the permit stands for that one, and the
+    /// connection counts as any other. It cannot be held back any more, so the rates may run into debt, which is paid back
+    /// before a session is granted. False if they had no room for it.
+    pub fn reopened(
+        &mut self,
+        site: SiteId,
+        queue: QueueId,
+        source: SourceNo,
+        now: Instant,
+    ) -> bool {
+        self.seen = Some(now);
+        self.charge_connection(site, queue, source, now)
+    }
+
+    /// Whether the rates of connections have room for one to `site` from this address.
+    pub fn may_reopen(&self, site: SiteId, queue: QueueId, source: SourceNo, now: Instant) -> bool {
+        let of_queue = self.queues.get(&queue).map(|own| &own.connect_rate);
+        let lane = self.sites.get(&site).map(|site| &site.lanes);
+        let lane = lane.and_then(|lanes| lanes.get(source.index()));
+        let of_site = lane.map(|lane| &lane.connect_rate);
+        let mut paces = [of_queue, of_site].into_iter().flatten().flatten();
+        paces.all(|pace| pace.next(now) <= now)
+    }
+
+    /// Counts a connection against the rates of the queue, and of the site and the address. True if both had room.
+    fn charge_connection(
+        &mut self,
+        site: SiteId,
+        queue: QueueId,
+        source: SourceNo,
+        now: Instant,
+    ) -> bool {
+        let of_queue = self.queues.get_mut(&queue);
+        let of_queue = of_queue.and_then(|own| own.connect_rate.as_mut());
+        let lane = self.sites.get_mut(&site).and_then(|site| site.lane(source));
+        let of_site = lane.and_then(|lane| lane.connect_rate.as_mut());
+        let mut had_room = true;
+        for pace in [of_queue, of_site].into_iter().flatten() {
+            had_room &= pace.charge(now);
+        }
+        had_room
     }
 
     /// The session is open, or will never be: it is being opened no more.
@@ -240,7 +274,7 @@ impl PermitTable {
                 (
                     of_site.size() / of_site.stock.parties(),
                     lane.is_some_and(|lane| lane.window.can_grow()),
-                    lane.is_some_and(|lane| lane.rate.per_minute().is_some()),
+                    lane.is_some_and(|lane| lane.rate.counts()),
                     lane.and_then(|lane| lane.limit.limit()),
                 )
             }

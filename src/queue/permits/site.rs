@@ -116,6 +116,7 @@ impl Lane {
 /// One site.
 #[derive(Debug)]
 pub(super) struct Site {
+    /// As they were told; what binds is [`SiteTerms::in_force`].
     pub(super) terms: SiteTerms,
     pub(super) stock: Stock,
     /// By the number of the source address.
@@ -124,8 +125,9 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(terms: SiteTerms, sources: u8) -> Site {
+        let in_force = terms.in_force();
         Site {
-            lanes: (0..sources).map(|_| Lane::new(&terms)).collect(),
+            lanes: (0..sources).map(|_| Lane::new(&in_force)).collect(),
             stock: Stock::default(),
             terms,
         }
@@ -153,21 +155,24 @@ impl Site {
 
     /// Changes the terms while sessions go on: what was learned is kept.
     pub(super) fn set_terms(&mut self, terms: SiteTerms, now: Instant) {
+        let (before, after) = (self.terms.in_force(), terms.in_force());
         for lane in &mut self.lanes {
-            lane.window.set_bounds(terms.bounds);
-            if terms.rate != self.terms.rate {
-                lane.rate.set_configured(terms.rate, now);
+            lane.window.set_bounds(after.bounds);
+            if after.rate != before.rate {
+                lane.rate.set_configured(after.rate, now);
             }
-            set_pace(&mut lane.connect_rate, terms.connect_rate, now);
+            set_pace(&mut lane.connect_rate, after.connect_rate, now);
         }
         self.terms = terms;
     }
 }
 
-/// Changes a rate that may be none, and keeps the debt.
+/// Changes a rate that may be none, and keeps the debt. Without a rate the pace goes on as one that never binds, so that what
+/// is taken meanwhile counts when there is one again.
 pub(super) fn set_pace(pace: &mut Option<Pace>, rate: Option<Rate>, now: Instant) {
     match (pace.as_mut(), rate) {
         (Some(pace), Some(rate)) => pace.set(rate, now),
-        (_, rate) => *pace = rate.map(Pace::new),
+        (Some(pace), None) => pace.set_free(),
+        (None, rate) => *pace = rate.map(Pace::new),
     }
 }

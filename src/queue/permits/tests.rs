@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::mail::SourceNo;
 use crate::queue::pace::Rate;
-use crate::queue::terms::Learned;
+use crate::queue::terms::{Learned, OwnLimits};
 
 const A: QueueId = QueueId(0);
 const B: QueueId = QueueId(1);
@@ -260,7 +260,62 @@ fn what_a_site_is_introduced_with_holds_and_follows_the_operator_where_it_does_n
     assert_eq!(status.rate_per_minute, Some(600.0));
     table.set_site_bounds(SITE, Some(2), Some(None), now);
     let status = table.site_status(SITE);
-    assert_eq!((status.bounds.max, status.rate_per_minute), (2, None));
+    assert_eq!(
+        (status.bounds.max, status.rate_per_minute),
+        (2, None),
+        "ordered for this site alone"
+    );
+}
+
+#[test]
+fn what_a_site_has_of_its_own_is_kept_while_the_general_limits_go_down_and_up() {
+    let now = Instant::now();
+    let general = |sessions, text| {
+        let mut terms = SiteTerms::default();
+        (terms.bounds.max, terms.rate) = (sessions, rate(text));
+        terms
+    };
+    let mut table = PermitTable::with_terms(100, general(20, "600/min"), 1);
+    let (small, large) = (SiteId(1), SiteId(2));
+    for (site, sessions, text) in [(small, 5, "60/min"), (large, 25, "6000/min")] {
+        let mut terms = general(20, "600/min");
+        terms.own = OwnLimits {
+            sessions: Some(sessions),
+            rate: rate(text),
+            ordered_rate: None,
+        };
+        table.introduce(site, terms, now);
+    }
+    let in_force = |table: &PermitTable| {
+        [small, large].map(|site| {
+            let status = table.site_status(site);
+            (status.bounds.max, status.rate_per_minute)
+        })
+    };
+    assert_eq!(in_force(&table), [(5, Some(60.0)), (20, Some(600.0))]);
+    table.set_general(general(2, "30/min"), now);
+    assert_eq!(in_force(&table), [(2, Some(30.0)), (2, Some(30.0))]);
+    table.set_general(general(100, "60000/min"), now);
+    assert_eq!(in_force(&table), [(5, Some(60.0)), (25, Some(6000.0))]);
+    table.set_general(general(20, "600/min"), now);
+    // The operator goes before what was known of the site, and with a rate before what holds for all.
+    table.set_site_bounds(small, Some(10), Some(rate("120/min")), now);
+    table.set_site_bounds(large, Some(50), Some(rate("1200/min")), now);
+    assert_eq!(in_force(&table), [(10, Some(120.0)), (20, Some(1200.0))]);
+    table.set_general(general(100, "60000/min"), now);
+    assert_eq!(in_force(&table), [(10, Some(120.0)), (50, Some(1200.0))]);
+    // One that is met only now has what holds now.
+    let mut terms = general(20, "600/min");
+    terms.own.sessions = Some(200);
+    table.introduce_once(SiteId(4), terms, now);
+    assert_eq!(table.site_status(SiteId(4)).bounds.max, 100);
+    // One that nobody introduced, likewise.
+    let other = SiteId(3);
+    table.set_site_bounds(other, Some(7), None, now);
+    table.set_general(general(3, "60/min"), now);
+    assert_eq!(table.site_status(other).bounds.max, 3);
+    table.set_general(general(9, "60/min"), now);
+    assert_eq!(table.site_status(other).bounds.max, 7);
 }
 
 #[test]
@@ -357,6 +412,70 @@ fn connections_have_a_pace_of_their_own() {
         table.sites[&SITE].stock.line.is_empty(),
         "time tells, not a notice"
     );
+}
+
+#[test]
+fn a_session_that_is_opened_again_counts_for_the_queue_and_for_the_site_and_address() {
+    let start = Instant::now();
+    let mut terms = SiteTerms::default();
+    terms.bounds.start = 9;
+    terms.connect_rate = rate("4/h burst 1");
+    let mut table = PermitTable::with_terms(100, terms, 2);
+    table.set_queue_rates(A, None, rate("8/h burst 2"), start);
+    let two = SourceNo(1);
+    assert_eq!(
+        table.take_session(SITE, A, Phase::First, start),
+        Grant::Granted(ONE)
+    );
+    assert!(!table.may_reopen(SITE, A, ONE, start), "the site's is used");
+    assert!(
+        table.may_reopen(SITE, A, two, start),
+        "that of another is not"
+    );
+    assert!(!table.reopened(SITE, A, ONE, start), "counted all the same");
+    assert!(
+        !table.may_reopen(SITE, A, two, start),
+        "so the queue's is used"
+    );
+    assert!(matches!(
+        table.take_session(SiteId(8), A, Phase::First, start),
+        Grant::NoneBefore(_)
+    ));
+    let half = start + Duration::from_secs(1800);
+    assert!(table.may_reopen(SITE, A, ONE, half), "two are paid by then");
+    assert!(table.reopened(SITE, A, ONE, half));
+    assert_eq!(
+        table.sessions_held(SITE),
+        1,
+        "it stands for the same permit"
+    );
+}
+
+#[test]
+fn a_rate_that_is_lifted_and_set_again_counts_what_went_before_and_meanwhile() {
+    let start = Instant::now();
+    let mut terms = SiteTerms::default();
+    (terms.bounds.start, terms.rate) = (9, rate("60/min burst 1"));
+    let mut table = PermitTable::with_terms(100, terms, 1);
+    let burst = rate("10/min burst 10");
+    table.set_queue_rates(A, burst, burst, start);
+    assert!(table.take(SITE, A));
+    let take = |table: &mut PermitTable, wanted, now| {
+        table.take_messages(SITE, A, ONE, wanted, now).granted
+    };
+    let before = take(&mut table, 10, start);
+    assert!((1..=2).contains(&before), "{before}");
+    table.set_queue_rates(A, None, None, start);
+    table.set_site_bounds(SITE, None, Some(None), start);
+    assert_eq!(table.site_status(SITE).rate_per_minute, None);
+    assert!(table.share(SITE, A, ONE).is_paced, "it is counted on");
+    let later = start + Duration::from_secs(1);
+    assert_eq!(take(&mut table, 100, later), 100, "no rate binds");
+    table.set_site_bounds(SITE, None, Some(rate("60/min burst 1")), later);
+    let second = later + Duration::from_secs(30);
+    assert_eq!(take(&mut table, 1, second), 0, "a hundred in this minute");
+    assert!(take(&mut table, 1, later + Duration::from_secs(61)) > 0);
+    table.set_queue_rates(A, burst, burst, later + Duration::from_secs(61));
 }
 
 #[test]

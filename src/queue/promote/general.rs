@@ -102,11 +102,7 @@ impl<P: Clone> Dispatcher<P> {
     }
 
     /// The operator wants the site of destination `d` to have a queue of its own, whatever it has pending. Returns which.
-    pub(in crate::queue) fn promote_now(
-        &mut self,
-        d: u32,
-        _t: &mut Turn<'_, P>,
-    ) -> Result<QueueId, Unpromoted> {
+    pub(in crate::queue) fn promote_now(&mut self, d: u32) -> Result<QueueId, Unpromoted> {
         if self.rules().is_none() {
             return Err(Unpromoted::Never);
         }

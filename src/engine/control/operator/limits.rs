@@ -114,6 +114,10 @@ impl Operator {
         permits.set_site_bounds(site, limits.max_sessions, limits.rate);
         if let Some(most) = limits.max_sessions {
             said.push(changed(most, before.bounds.max, "sessions"));
+            let general = self.settings().sessions_per_site;
+            if most > general {
+                said.push(format!("the general maximum is {general}"));
+            }
         }
         if let Some(rate) = limits.rate {
             let before = before.rate_per_minute.map(|rate| format!("{rate:.0}/min"));
