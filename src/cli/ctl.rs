@@ -20,6 +20,11 @@ mod screen;
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How often `--watch` asks a run that does not take orders yet: for two seconds.
+const FIRST_ASKS: u32 = 10;
+/// How long it waits in between.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
 /// Runs the command.
 ///
 /// # Errors
@@ -177,12 +182,19 @@ impl Run<'_> {
     fn show(&self, request: &Request, show: &CtlShow) -> Result<Exit> {
         let is_terminal = io::stdout().is_terminal();
         let mut is_first = true;
+        let mut asks_left = if show.watch { FIRST_ASKS } else { 0 };
         loop {
             let shown = match self.ask(request) {
                 Ok(Reply::Show(shown)) => shown,
                 Ok(other) => return Err(unexpected(other)),
                 // It was there a second ago: it has come to its end.
                 Err(_) if !is_first => return Ok(Exit::Done),
+                // A run that begins listens in a moment.
+                Err(error) if asks_left > 0 && is_passing(&error) => {
+                    asks_left -= 1;
+                    std::thread::sleep(FIRST_WAIT);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let text = self.text(&shown, show)?;
@@ -207,6 +219,12 @@ impl Run<'_> {
         }
         Ok(screen::screen(&named(&self.card), shown))
     }
+}
+
+/// True if the run is there, but takes no orders at its beginning or end.
+fn is_passing(error: &anyhow::Error) -> bool {
+    let failure = error.downcast_ref::<Failure>();
+    failure.is_some_and(|failure| failure.exit == Exit::Pending)
 }
 
 fn unexpected(reply: Reply) -> anyhow::Error {

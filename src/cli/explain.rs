@@ -238,6 +238,7 @@ fn amount(bound: &Bound) -> String {
         }
         Bound::Rate(rate) | Bound::QueueRate(rate) => rate.to_string(),
         Bound::PerMinute(rate) => format!("{rate:.1}/min"),
+        Bound::Connects(rate) | Bound::QueueConnects(rate) => format!("{rate} connections"),
     }
 }
 

@@ -102,6 +102,10 @@ pub enum Bound {
     QueueRate(Rate),
     /// Messages a minute from each source address, as they were learned.
     PerMinute(f64),
+    /// Connections in a time, from each source address: limits messages where a session carries only so many.
+    Connects(Rate),
+    /// Connections of the queue in a time, whatever the source address.
+    QueueConnects(Rate),
 }
 
 /// Who has set a limit.
@@ -255,6 +259,8 @@ impl Explainer {
         limits.add("max_workers", Bound::Workers(workers), origin);
         let rate = settings.rate.map(Bound::Rate);
         limits.add_if("rate", rate, Origin::Configured);
+        let connects = settings.connect_rate.map(Bound::Connects);
+        limits.add_if("connect_rate", connects, Origin::Configured);
         let rate = settings.source_rate.map(Bound::Rate);
         limits.add_if("source_rate", rate, Origin::Configured);
         let own = queue.index().checked_sub(1);
@@ -264,6 +270,7 @@ impl Explainer {
                 ("max_sessions", own.sessions_per_site.map(Bound::Sessions)),
                 ("max_workers", own.workers_max.map(Bound::Workers)),
                 ("rate", own.rate.map(Bound::QueueRate)),
+                ("connect_rate", own.connect_rate.map(Bound::QueueConnects)),
             ];
             for (key, bound) in bounds {
                 let name = format!("[queue.{}] {key}", own.name);
@@ -334,6 +341,12 @@ fn capacity(limits: &[Limit], message_time: Duration, sources: u32) -> Capacity 
     let per_session = HOUR_SECS / message_time.as_secs_f64().max(0.001);
     let mut sessions = u32::MAX;
     let mut lowest: Option<(usize, f64)> = None;
+    let of_session = |limit: &Limit| match limit.bound {
+        Bound::MessagesPerSession(most) => Some(f64::from(most)),
+        _ => None,
+    };
+    let of_session = limits.iter().filter_map(of_session).reduce(f64::min);
+    let of_session = of_session.unwrap_or(f64::INFINITY);
     for (place, limit) in limits.iter().enumerate() {
         let of_all = f64::from(sources);
         let mut at_a_time = |most: u32| {
@@ -346,6 +359,8 @@ fn capacity(limits: &[Limit], message_time: Duration, sources: u32) -> Capacity 
             Bound::Rate(rate) => rate.in_a_minute() * 60.0 * of_all,
             Bound::QueueRate(rate) => rate.in_a_minute() * 60.0,
             Bound::PerMinute(rate) => rate * 60.0 * of_all,
+            Bound::Connects(rate) => rate.in_a_minute() * 60.0 * of_all * of_session,
+            Bound::QueueConnects(rate) => rate.in_a_minute() * 60.0 * of_session,
             Bound::MessagesPerSession(_) => continue,
         };
         if lowest.is_none_or(|(_, least)| per_hour < least) {
@@ -390,6 +405,16 @@ mod tests {
             (1, 8),
             "two addresses have 10"
         );
+        let connects = limit(Bound::Connects("2/min".parse().unwrap()));
+        let found = capacity(
+            &[&sessions[..], std::slice::from_ref(&connects)].concat(),
+            fifth,
+            1,
+        );
+        assert_eq!(found.binds, 2, "a session may carry any number");
+        let few = limit(Bound::MessagesPerSession(10));
+        let found = capacity(&[&sessions[..], &[connects, few]].concat(), fifth, 1);
+        assert_eq!((found.binds, found.per_hour), (3, 1200.0));
         let rate = limit(Bound::PerMinute(1e6));
         let found = capacity(
             &[

@@ -113,7 +113,7 @@ pub struct RunEnd {
     pub memory_trouble: Option<HostsError>,
 }
 
-/// How many of the workers that are configured this machine has room for, and why not all of them. [`start`] keeps to it;
+/// How many of the workers that are configured this machine has room for, and why not all of them. [`start`](super::start::start) keeps to it;
 /// ask before it, to say so or to give up.
 ///
 /// # Errors

@@ -85,8 +85,9 @@ impl QueueGauges {
         Arc::clone(&name)
     }
 
-    /// The queue has another site from now on, or none.
+    /// The queue has another site from now on, or none: what it settles is counted anew.
     pub fn rename(&self, name: &str) {
+        self.settled.store(0, Relaxed);
         *self.name.write().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
     }
 }

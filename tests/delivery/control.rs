@@ -291,7 +291,9 @@ fn names_and_limits_that_are_wrong_change_nothing_and_the_nearest_is_named() {
             vec!["set", "big.test", "max-workers=3"],
             "only queues have workers",
         ),
-        (vec!["drop", "big"], "no queue and no domain"),
+        (vec!["drop", "big"], "big is a queue: name a domain"),
+        (vec!["demote", "big.test"], "belongs to queue big"),
+        (vec!["promote", "big.test"], "belongs to queue big"),
     ] {
         let output = lab.ctl(&words);
         let (_, error) = texts(&output);
@@ -454,6 +456,50 @@ fn a_pause_of_the_general_queue_holds_for_the_sites_that_were_promoted_out_of_it
     lab.show_until(|shown| held(shown) > 0 && held(shown) + count(shown, "delivered") == 400);
     let said = lab.order(&["resume", "general"]);
     assert!(said.ends_with(" go on\n"), "{said}");
+    lab.assert_all_delivered(&program.wait(), 400);
+}
+
+#[test]
+fn a_promoted_site_that_was_stopped_does_not_go_back() {
+    let refused = "domain=big.test after=40 stage=rcpt reply=\"550 5.7.26 not authenticated\"";
+    let rules = [SLOW, refused];
+    let lab = Lab::new(ZONE, keeping(&rules));
+    let recipients = (0..400).map(|n| format!("u{n}@{}", ["big.test", "small.test"][n % 2]));
+    let config = lab.file("mailer.toml", "max_sessions = 2\n");
+    let arguments = ["--config", config.to_str().unwrap(), "--run-for", "1h"];
+    let program = lab.start(&Batch::to_each(recipients), &arguments);
+    let has_own = |shown: &Shown| shown.queues.iter().any(|queue| queue.name == "big.test");
+    lab.show_until(has_own);
+    // Its server refuses us, so that nothing more is sent to it: from there nothing comes back.
+    lab.show_until(|shown| {
+        shown
+            .sites
+            .iter()
+            .any(|site| site.domain == "big.test" && site.gate == "stopped")
+    });
+    let output = lab.ctl(&["demote", "big.test"]);
+    let (_, error) = texts(&output);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(
+        error.contains("big.test rests after a failure, or refuses our mail"),
+        "{error}"
+    );
+    assert!(has_own(&lab.show_until(|_| true)), "it stays where it is");
+    lab.assert_agrees(&program.wait());
+}
+
+#[test]
+fn a_promoted_site_goes_back_by_order() {
+    let lab = Lab::new(ZONE, keeping(&[SLOW]));
+    let recipients = (0..400).map(|n| format!("u{n}@{}", ["big.test", "small.test"][n % 2]));
+    let config = lab.file("mailer.toml", "max_sessions = 2\n");
+    let arguments = ["--config", config.to_str().unwrap()];
+    let program = lab.start(&Batch::to_each(recipients), &arguments);
+    let has_own = |shown: &Shown| shown.queues.iter().any(|queue| queue.name == "big.test");
+    lab.show_until(has_own);
+    let said = lab.order(&["demote", "big.test"]);
+    assert!(said.contains("goes back to the general queue"), "{said}");
+    lab.show_until(|shown| !has_own(shown));
     lab.assert_all_delivered(&program.wait(), 400);
 }
 

@@ -36,6 +36,8 @@ use words::{hit, in_words, rate_of};
 
 /// How long queues may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Why a site does not move.
+const RESTS: &str = "rests after a failure, or refuses our mail";
 /// Names among which the nearest to a mistyped one is looked for.
 const NAMES_LOOKED_AT: usize = 50_000;
 
@@ -126,16 +128,7 @@ impl Operator {
             }
             Request::Pause { target } => self.pause(target.as_deref()),
             Request::Resume { target } => self.resume(target.as_deref()),
-            Request::Drop { domain } => {
-                let (id, name) = self.domain(domain)?;
-                let answers = self.tell_all(&Order::Drop(id));
-                let hit = hit(&answers);
-                Ok(format!(
-                    "{} of {name} left pending for this run{}",
-                    hit.recipients(),
-                    hit.under_way()
-                ))
-            }
+            Request::Drop { domain } => self.drop_mail(domain),
             Request::Fail { domain, reason } => self.fail(domain, reason.as_deref()),
             Request::Promote { domain } => self.promote(domain),
             Request::Demote { domain } => self.demote(domain),
@@ -209,6 +202,17 @@ impl Operator {
         Ok(format!("{recipients}{what} go on{still}"))
     }
 
+    fn drop_mail(&mut self, domain: &str) -> Outcome {
+        let (id, name) = self.domain(domain)?;
+        let answers = self.tell_all(&Order::Drop(id));
+        let hit = hit(&answers);
+        Ok(format!(
+            "{} of {name} left pending for this run{}",
+            hit.recipients(),
+            hit.under_way()
+        ))
+    }
+
     fn fail(&mut self, domain: &str, reason: Option<&str>) -> Outcome {
         let (id, name) = self.domain(domain)?;
         let text = match reason.map(str::trim).filter(|reason| !reason.is_empty()) {
@@ -234,19 +238,35 @@ impl Operator {
 
     fn promote(&mut self, domain: &str) -> Outcome {
         let (id, name) = self.domain(domain)?;
-        self.ask_general(&name, &Order::Promote(id))?;
+        self.ask_general(id, &name, &Order::Promote(id))?;
         Ok(format!("the servers of {name} have a queue of their own"))
     }
 
     fn demote(&mut self, domain: &str) -> Outcome {
         let (id, name) = self.domain(domain)?;
-        self.ask_general(&name, &Order::Demote(id))?;
+        // The queue that has the site knows whether it can give it back.
+        let promoted = self.with_promoted(QueueId::GENERAL).split_off(1);
+        let answers = self.tell(&promoted, &Order::Demote(id));
+        let known = answers
+            .into_iter()
+            .filter_map(|(_, answer)| answer.promotion);
+        let mut known = known.filter(|it| matches!(it, Ok(_) | Err(Unpromoted::Rests)));
+        match known.next() {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return Err((format!("{name} {RESTS}"), None)),
+            None => self.ask_general(id, &name, &Order::Demote(id))?,
+        }
         let said = format!("the mail of {name} goes back to the general queue, and stays there");
         Ok(said)
     }
 
     /// Orders the general queue to promote a site, or to take it back.
-    fn ask_general(&mut self, name: &str, order: &Order) -> Result<(), (String, Option<String>)> {
+    fn ask_general(
+        &mut self,
+        id: DestinationId,
+        name: &str,
+        order: &Order,
+    ) -> Result<(), (String, Option<String>)> {
         let answers = self.tell(&[QueueId::GENERAL], order);
         let answer = answers.into_iter().find_map(|(_, answer)| answer.promotion);
         let is_promotion = matches!(order, Order::Promote(_));
@@ -254,13 +274,28 @@ impl Operator {
             Some(Ok(_)) => return Ok(()),
             Some(Err(Unpromoted::Already)) if is_promotion => "has a queue of its own already",
             Some(Err(Unpromoted::Already)) => "is in the general queue already",
-            Some(Err(Unpromoted::Unknown)) => "has no servers that are known yet",
-            Some(Err(Unpromoted::Rests)) => "rests after a failure, or refuses our mail",
+            Some(Err(Unpromoted::Unknown)) => match self.configured_queue_of(id) {
+                Some(queue) => return Err((format!("{name} belongs to queue {queue}"), None)),
+                None => "has no servers that are known yet",
+            },
+            Some(Err(Unpromoted::Rests)) => RESTS,
             Some(Err(Unpromoted::NoQueue)) => "can have none: all queues for sites are taken",
             Some(Err(Unpromoted::Never)) => "is not for the general queue to promote in this run",
             None => "stays where it is: the queue did not answer",
         };
         Err((format!("{name} {why}"), None))
+    }
+
+    /// The queue of the configuration that handles a destination, if one does.
+    fn configured_queue_of(&mut self, id: DestinationId) -> Option<String> {
+        let look = Order::Look {
+            sites: 0,
+            about: Some(id),
+        };
+        let configured = (1..self.levers.routes.queues()).map(|at| QueueId(at as u16));
+        let answers = self.tell(&configured.collect::<Vec<_>>(), &look);
+        let (queue, _) = answers.iter().find(|(_, answer)| answer.knows)?;
+        Some(self.queue_name(*queue))
     }
 
     /// The site of a destination, and how many other domains it serves.
@@ -307,7 +342,8 @@ impl Operator {
         let number = self.number;
         let tell = |queue: &&QueueId| {
             let is_there = self.levers.slots.has_thread(**queue);
-            if !is_there && matches!(order, Order::Look { .. }) {
+            let is_for_now = matches!(order, Order::Look { .. } | Order::Demote(_));
+            if !is_there && is_for_now {
                 return false;
             }
             let order = order.clone();
@@ -360,6 +396,11 @@ impl Operator {
         let parsed = Domain::parse(text).ok();
         let wanted = parsed.as_ref().map_or(text, Domain::as_str);
         let found = self.names.iter().find(|(_, name)| ***name == *wanted);
+        let all = (0..self.levers.routes.queues()).map(|at| QueueId(at as u16));
+        if found.is_none() && all.into_iter().any(|id| self.queue_name(id) == text) {
+            let hint = format!("`mailer ctl pause {text}` holds all of its mail");
+            return Err((format!("{text} is a queue: name a domain"), Some(hint)));
+        }
         let Some((at, name)) = found else {
             let text = format!("no queue and no domain that was met so far is called `{text}`");
             let near = self.nearest(wanted);

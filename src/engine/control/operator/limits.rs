@@ -65,7 +65,7 @@ impl Operator {
             }
             if let Some(rate) = limits.rate {
                 let before = std::mem::replace(&mut settings.rate, rate);
-                said.push(format!("{} to a site", changed_rate(rate, before)));
+                said.push(format!("to each site {}", changed_rate(rate, before)));
             }
             format!("all queues together: {}", said.join("; "))
         }))
