@@ -13,19 +13,19 @@ use serde::{Deserialize, Deserializer};
 
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
-use crate::engine::settings::{DomainSettings, Promote, QueueSettings, Settings};
+use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
 use crate::engine::stop_on::StopRule;
-use crate::ledger::record::are_kept;
 
+mod check;
 mod pace;
 mod providers;
 mod relay;
 mod show;
 
-use pace::{RateKey, apply_pace_keys, check_pace, rate, rate_flag};
+use check::check;
+use pace::{RateKey, apply_pace_keys, rate, rate_flag};
 use providers::{apply_providers, place_in};
 use relay::{credentials, dsn, identity, relays};
-use show::show;
 pub use show::to_toml;
 
 /// The file, as written.
@@ -445,79 +445,6 @@ fn default_state() -> Result<PathBuf> {
                 .into(),
         ),
     }
-}
-
-fn check(settings: &Settings) -> Result<()> {
-    let config = |message: String| Err(anyhow::Error::from(Failure::new(Exit::Config, message)));
-    if let Some(hello) = &settings.hello
-        && let Err(bad) = crate::smtp::command::check_hello(hello)
-    {
-        return config(format!(
-            "our name for EHLO, {hello:?}, cannot be used: {bad}"
-        ));
-    }
-    if settings.retry.min > settings.retry.max {
-        return config(format!(
-            "the first retry delay ({}) is longer than the longest ({})",
-            show(settings.retry.min),
-            show(settings.retry.max)
-        ));
-    }
-    if settings.recipients_max == 0 || settings.sessions_per_site == 0 || settings.workers_max == 0
-    {
-        return config("max_recipients, max_sessions and max_workers must be at least 1".into());
-    }
-    if !(0.0..=1.0).contains(&settings.promote.share) {
-        return config("promote_share must be between 0.0 and 1.0".into());
-    }
-    if settings.promote.queues_max > Promote::QUEUES_MAX {
-        let most = Promote::QUEUES_MAX;
-        return config(format!("promote_queues_max must be at most {most}"));
-    }
-    check_pace(settings)?;
-    if !(1..=100).contains(&settings.fallback_after) {
-        return config("fallback_after must be between 1 and 100".into());
-    }
-    let queues = settings.queues.len() as u32 + 1;
-    if settings.workers_max < queues {
-        return config(format!(
-            "max_workers = {} is less than one for each of {queues} queues",
-            settings.workers_max
-        ));
-    }
-    let names = settings.queues.iter().map(|queue| queue.name.as_str());
-    if !are_kept(names.chain(["general"])) {
-        return config("the names of all queues together are longer than 64 KiB".into());
-    }
-    for queue in &settings.queues {
-        if queue.domains.is_empty() && queue.mx.is_empty() {
-            return config(format!(
-                "[queue.{}] names neither domains nor mx",
-                queue.name
-            ));
-        }
-        if queue.workers_max == Some(0) || queue.sessions_per_site == Some(0) {
-            return config(format!(
-                "[queue.{}]: a maximum of 0 would never send",
-                queue.name
-            ));
-        }
-        if queue
-            .sessions_per_site
-            .is_some_and(|own| own > settings.sessions_per_site)
-        {
-            return config(format!(
-                "[queue.{}]: max_sessions is above the general max_sessions = {}, which holds for every site",
-                queue.name, settings.sessions_per_site
-            ));
-        }
-        if queue.name == "general" {
-            return config(
-                "[queue.general]: this is the name of the queue that is always there".into(),
-            );
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
