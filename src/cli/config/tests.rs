@@ -1,5 +1,6 @@
 //! The configuration file: what it means, and that it fails for the expected reason.
 
+use super::show::show;
 use super::*;
 
 fn failure(text: &str) -> (Exit, String, String) {
