@@ -66,7 +66,7 @@ impl Progress {
                 settled
                     .iter()
                     .zip(before)
-                    .map(|(now, then)| (now - then) as f64 / seconds)
+                    .map(|(now, then)| now.saturating_sub(*then) as f64 / seconds)
                     .collect()
             }
             None => vec![0.0; settled.len()],

@@ -129,10 +129,14 @@ impl<P: Clone> Dispatcher<P> {
             if self.sites[s].standing.is_suspect() || self.sites[s].rests(self.workers[w].source) {
                 return; // the reply to what it has comes first
             }
+            if self.owes_connections(w, 1, t) {
+                // It says so again when it begins what is its last message then.
+                let list = &mut self.sites[s].ahead;
+                self.workers.site_links.remove(list, w);
+                continue;
+            }
             let turns = self.quantum_is_over(w, t.now) && self.sites.others_need_more_than(s);
-            let unwanted = self.is_surplus(t)
-                || self.owes_connections(w, 1, t)
-                || self.session_wanted(s, t) == Wanted::Yes;
+            let unwanted = self.is_surplus(t) || self.session_wanted(s, t) == Wanted::Yes;
             if turns || unwanted || self.should_pass(w, s) || !self.try_assign(w, s, t) {
                 return;
             }
@@ -152,8 +156,11 @@ impl<P: Clone> Dispatcher<P> {
             }
             let Some(choice) = self.choose(s, &mut permit, t) else {
                 match self.sites[s].rests_until() {
-                    // Those that are ready have sessions with this very site that rest.
-                    Some(until) if !self.workers.ready.is_empty() => self.open_after(s, until, t),
+                    // Those that are ready have sessions with this very site that rest. Once they have idled for long
+                    // enough they end, and another address may serve it.
+                    Some(until) if !self.workers.ready.is_empty() => {
+                        self.open_after(s, until.min(t.now + self.config.idle), t);
+                    }
                     _ => break,
                 }
                 continue;
@@ -267,6 +274,7 @@ impl<P: Clone> Dispatcher<P> {
         }
         self.assign(w, s, opening.allowance, t);
         self.sites.rotate(s);
+        self.time_patience(s, t.now);
     }
 
     /// Hands `w` the next run of its site `s`, now or ahead, if the pace allows it. It is not taken off any list otherwise.

@@ -262,15 +262,33 @@ impl<P: Clone> Dispatcher<P> {
     pub(super) fn rest_beyond_the_run(&self, s: u32, now: Instant) -> Option<Status> {
         let site = &self.sites[s];
         let messages = site.rests_until().filter(|_| site.is_held());
-        let sessions = site.sessions_after.max(self.sessions_after);
-        let sessions = sessions.filter(|_| site.workers == 0);
-        let until = messages.max(sessions).max(self.hold_until)?;
+        let no_session = |until: &Instant| site.workers == 0 && *until > now;
+        let sessions = site.sessions_after.filter(no_session);
+        let of_all = self.sessions_after.filter(no_session);
+        // What is in workers' hands may give slots back.
+        let all = self.hold_until.max(of_all).filter(|_| self.in_hand == 0);
+        let until = messages.max(sessions).max(all)?;
         self.status_beyond(until, now)
     }
 
     fn status_beyond(&self, until: Instant, now: Instant) -> Option<Status> {
         let is_long = until.saturating_duration_since(now) > REST_MAX;
-        self.config.retry.beyond(until).filter(|_| is_long)
+        let is_beyond = is_long && self.config.retry.beyond(until).is_some();
+        // Pending, even where it expires meanwhile: it is our own pace that keeps it.
+        is_beyond.then_some(Status::Deferred)
+    }
+
+    /// Slots came back, or the last of the mail in workers' hands did: what rests with the whole queue is looked at again.
+    pub(super) fn hold_is_checked(&mut self, freed: bool, now: Instant) {
+        let Some(until) = self.hold_until.max(self.sessions_after) else {
+            return;
+        };
+        if freed {
+            // Whoever is next asks again, and is told how long there really is to wait.
+            (self.hold_until, self.sessions_after) = (None, None);
+        } else if self.in_hand == 0 {
+            self.touch_all_if_beyond(until, now);
+        }
     }
 
     /// The whole queue rests until then: if that is too long, all sites are looked at.

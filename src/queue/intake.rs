@@ -163,7 +163,7 @@ impl<P: Clone> Dispatcher<P> {
                     if status.is_none() {
                         site.left += envelopes.len();
                     }
-                    let why = site.failure.clone();
+                    let why = site.failure.clone().filter(|_| rest.is_none());
                     return self.leave(d, envelopes, status, why, t);
                 }
                 site.standing.note_mail(&envelopes);

@@ -50,7 +50,7 @@ impl<P: Clone> Dispatcher<P> {
         if open.is_none() {
             self.unprove(w);
             if self.workers[w].current.is_some() {
-                // For the run that was given ahead.
+                // For the run that was given ahead. If that is taken back in time one is counted too many: better than too few.
                 self.reopens(w, s, t);
             } else {
                 self.leave_session(w, t);

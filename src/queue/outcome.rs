@@ -94,6 +94,7 @@ impl<P: Clone> Dispatcher<P> {
         self.note_session(w, outcome.session, t);
         let sender = std::mem::take(&mut outcome.sender);
         self.take_back(w, work, outcome, t);
+        self.hold_is_checked(false, t.now);
         if let Some(s) = site {
             // After what it deferred and gave back is where it belongs, so that a stop leaves that as well.
             self.judge_sender(w, s, work.destination, sender, t);
@@ -116,6 +117,7 @@ impl<P: Clone> Dispatcher<P> {
                 unused = work.slots; // no session was opened: nothing was sent
             }
             self.give_back(s, source, unused, work.taken, t);
+            self.hold_is_checked(unused > 0, t.now);
         }
     }
 
@@ -263,8 +265,10 @@ impl<P: Clone> Dispatcher<P> {
         self.in_hand -= work.count;
         if let Some(s) = self.workers[w].session {
             self.give_back(s, self.workers[w].source, work.slots, work.taken, t);
+            self.hold_is_checked(work.slots > 0, t.now);
         }
         self.admit(work.destination, envelopes, true, t);
+        self.hold_is_checked(false, t.now);
         if self.workers[w].current.is_none() {
             self.place(w, t);
         }
@@ -302,6 +306,7 @@ impl<P: Clone> Dispatcher<P> {
             let d = self.backlog.slot(destination);
             self.admit(d, envelopes, true, t);
         }
+        self.hold_is_checked(false, t.now);
     }
 }
 

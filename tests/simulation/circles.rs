@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use mailer::mail::{QueueId, SiteId, Stage, Status, WorkerId};
 use mailer::queue::{
-    Action, Bounds, DispatcherConfig, Event, GateView, Outcome, PermitTable, Rate, SiteTerms,
+    Action, Bounds, Dispatcher, DispatcherConfig, Event, GateView, Outcome, PermitTable, Rate,
+    SiteTerms,
 };
 use mailer::retry::{Class, Deferral};
 
@@ -166,11 +167,8 @@ fn mail_behind_a_session_that_is_not_heard_of_gets_another_one_however_little_it
     assert_ne!(second.worker, first.worker);
     // One at a time: it has its own time to be heard of.
     assert_eq!(given(&desk.wait(Duration::from_millis(1900))), []);
-    let rest = given(&desk.wait(Duration::from_millis(200)));
-    assert!(
-        rest.iter().all(|run| run.worker != first.worker),
-        "{rest:?}"
-    );
+    let third = one(&desk.wait(Duration::from_millis(200)));
+    assert!(![first.worker, second.worker].contains(&third.worker));
 }
 
 #[test]
@@ -221,8 +219,42 @@ fn a_queue_that_rests_beyond_the_run_leaves_the_mail_of_all_its_sites() {
     let permits = desk.permits.get_mut();
     permits.set_queue_rates(QueueId(0), one_a_day(), None, now);
     let run = one(&desk.post(10, 1));
-    assert_eq!(left(&desk.post(20, 2)), [(2, Status::Queued)]);
-    desk.deliver(&run);
+    // What is on its way may give its slot back.
+    assert_eq!(left(&desk.post(20, 2)), []);
+    assert_eq!(left(&desk.deliver(&run)), [(2, Status::Queued)]);
     assert_eq!(left(&desk.post(30, 3)), [(3, Status::Queued)]);
     assert!(desk.dispatcher.is_idle());
+}
+
+#[test]
+fn a_slot_of_the_queue_that_comes_back_is_used_before_the_run_ends() {
+    let mut desk = desk_for_an_hour(wide());
+    let now = desk.now;
+    let permits = desk.permits.get_mut();
+    permits.set_queue_rates(QueueId(0), one_a_day(), None, now);
+    let run = one(&desk.post(10, 1));
+    desk.post(20, 2);
+    let told = desk.fail_host(&run);
+    assert_eq!(left(&told), []);
+    assert_eq!(
+        one(&told).destination,
+        20,
+        "its site is up, and there is a slot"
+    );
+}
+
+#[test]
+fn mail_that_expires_while_our_own_pace_keeps_it_stays_pending() {
+    let terms = SiteTerms {
+        rate: one_a_day(),
+        ..wide()
+    };
+    let mut desk = desk_for_an_hour(terms);
+    let mut config = DispatcherConfig::new(QueueId(0), 5);
+    config.retry.stop_at = Some(Instant::now() + 48 * HOUR);
+    config.retry.expire_at = Some(Instant::now() + HOUR);
+    desk.dispatcher = Dispatcher::new(config, 1);
+    let run = one(&desk.post(10, 1));
+    desk.post(10, 3);
+    assert_eq!(left(&desk.deliver(&run)), [(3, Status::Queued)]);
 }
