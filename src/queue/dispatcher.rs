@@ -277,20 +277,22 @@ impl<P: Clone> Dispatcher<P> {
                 Timer::Ahead(w, serial) => self.ahead_is_late(w, serial, t),
             }
         }
-        let mut due: Option<(u32, Vec<Envelope>)> = None;
+        let mut due: Option<((u32, bool), Vec<Envelope>)> = None;
         while let Some((d, envelope)) = self.delayed.pop_due(t.now) {
             self.steps += 1;
+            let place = (d, is_second_try(&envelope));
             match &mut due {
-                Some((same, envelopes)) if *same == d => envelopes.push(envelope),
+                Some((same, envelopes)) if *same == place => envelopes.push(envelope),
                 other => {
-                    if let Some((d, envelopes)) = other.replace((d, vec![envelope])) {
-                        self.admit(d, envelopes, false, t);
+                    if let Some(((d, in_front), envelopes)) = other.replace((place, vec![envelope]))
+                    {
+                        self.admit(d, envelopes, in_front, t);
                     }
                 }
             }
         }
-        if let Some((d, envelopes)) = due {
-            self.admit(d, envelopes, false, t);
+        if let Some(((d, in_front), envelopes)) = due {
+            self.admit(d, envelopes, in_front, t);
         }
     }
 
@@ -368,4 +370,11 @@ impl<P: Clone> Dispatcher<P> {
         let d = self.backlog.find(destination);
         d.is_some_and(|d| matches!(self.backlog[d].state, State::Known { .. }))
     }
+}
+
+/// True for the second attempt of a recipient, which goes before the first ones of others: what was greylisted is accepted now,
+/// and no session is added where nothing is ever accepted. Later attempts stand in line, so that nobody waits for mail that is
+/// put off for ever.
+fn is_second_try(envelope: &Envelope) -> bool {
+    envelope.passage.attempts == 1 && envelope.passage.host_failures == 0
 }

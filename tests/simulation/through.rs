@@ -202,7 +202,8 @@ fn two_queues_that_share_a_site_use_what_it_permits() {
     limits_are_used(2);
 }
 
-/// Greylisting is no reason to slow down: neither a rate nor a ceiling is learned. (How fast the window grows afterwards is not looked at.)
+/// Greylisting is no reason to slow down: neither a rate nor a ceiling is learned. And though there is more mail than the first session
+/// could try once in all the time, what comes again is not behind it, so that the window grows.
 #[test]
 fn greylisting_moves_neither_window_nor_rate_through_the_dispatchers() {
     for queues in [1, 2] {
@@ -225,6 +226,11 @@ fn greylisting_moves_neither_window_nor_rate_through_the_dispatchers() {
             let (status, tally) = (world.status(), world.tally);
             let learned = (status.rate_per_minute, status.ceiling, tally.turned_away);
             assert_eq!(learned, (None, None, 0), "seed {seed}");
+            assert!(status.window >= 10, "seed {seed}: {}", status.window);
+            assert!(
+                tally.accepted * 3 > tally.attempts,
+                "seed {seed}: {tally:?}"
+            );
         }
     }
 }
