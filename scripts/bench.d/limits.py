@@ -35,6 +35,8 @@ def limits(arguments, place):
     print("One domain, each flight of replies after %s, a run of %d s; messages a minute from the second minute on" % (LATENCY, arguments.seconds))
     print("%-28s %10s %10s %8s %12s" % ("the receiver permits", "permitted", "accepted", "share", "turned away"))
     for name, (flags, told, share) in kinds(arguments).items():
+        if arguments.only not in name:
+            continue
         free = flags if told else []
         permitted = share * rate(arguments, place, batch, zone, free, told)[0]
         accepted, turned_away = rate(arguments, place, batch, zone, flags, "")

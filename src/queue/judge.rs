@@ -212,7 +212,7 @@ impl<P: Clone> Dispatcher<P> {
     fn soon(&self, s: u32, now: Instant) -> Option<Duration> {
         let worked_at = self.sites[s].worked_at?;
         let since = now.saturating_duration_since(worked_at);
-        (since < STORM).then(|| (since / 8).max(SOON))
+        (since < STORM).then(|| (since / 16).max(SOON))
     }
 
     /// The session of `w` works, and so does its site.

@@ -20,8 +20,8 @@ use super::terms::{Bounds, Learned};
 
 /// The next opening after one that failed waits so long, from the second failure in a row on.
 const REST: Duration = Duration::from_secs(1);
-/// So many failures in a row pass at that pace; then the wait doubles.
-const STEADY_RESTS: u32 = 20;
+/// So many failures in a row pass at that pace, as long as a passing storm lasts (see `STORM`); then the wait doubles.
+const STEADY_RESTS: u32 = 30;
 /// The longest wait.
 const REST_MAX: Duration = Duration::from_secs(60);
 /// A ceiling is first tried again after this.
