@@ -1,7 +1,6 @@
 //! A parcel: one message with the recipients of one transaction, loaded and ready to be sent.
 //!
-//! Its memory is used again for the next message, so that in the steady state a message costs no allocation but its
-//! recipients' addresses.
+//! Its memory is used again for the next message.
 
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ pub struct Parcel {
     pub content: Content,
     /// When it was taken up.
     pub began: Instant,
+    /// Addresses: of the envelopes, then of earlier messages, whose memory is used again.
     recipients: Vec<String>,
     reverse_path: String,
     utf8: bool,
@@ -50,7 +50,6 @@ impl Parcel {
     /// Reads the message of its envelopes and their addresses. Envelopes that cannot be sent are taken out and
     /// returned with their verdicts: the bytes changed since the batch was read, or are none that may be sent.
     pub fn load(&mut self, store: &BatchStore) -> Vec<(Envelope, Verdict)> {
-        self.recipients.clear();
         let Some(first) = self.envelopes.first() else {
             return Vec::new();
         };
@@ -66,12 +65,16 @@ impl Parcel {
         self.reverse_path.clear();
         self.reverse_path.push_str(sender.as_str());
         self.utf8 = self.content.has_utf8_header() || sender.needs_utf8();
-        let mut lost = Vec::new();
+        let (mut lost, mut count) = (Vec::new(), 0);
         self.envelopes.retain(
             |envelope| match store.mailbox(&self.content, envelope.recipient) {
                 Ok(mailbox) => {
                     self.utf8 |= mailbox.needs_utf8();
-                    self.recipients.push(mailbox.as_str().to_owned());
+                    if count == self.recipients.len() {
+                        self.recipients.push(String::new());
+                    }
+                    mailbox.as_str().clone_into(&mut self.recipients[count]);
+                    count += 1;
                     true
                 }
                 Err(error) => {
@@ -87,7 +90,7 @@ impl Parcel {
     pub fn mail<'a>(&'a self, dsn: Option<&'a Dsn>) -> Mail<'a, String> {
         Mail {
             reverse_path: &self.reverse_path,
-            recipients: &self.recipients,
+            recipients: &self.recipients[..self.envelopes.len()],
             size: self.content.bytes().len() as u64,
             eight_bit: self.content.is_eight_bit(),
             utf8: self.utf8,

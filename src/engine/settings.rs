@@ -304,7 +304,7 @@ impl Default for Settings {
             age: Duration::ZERO,
             came_since: None,
             sync: false,
-            segment_bytes: 16 * 1024 * 1024,
+            segment_bytes: 8 * 1024 * 1024,
             stop_after: None,
             providers: Providers::built_in(),
             providers_file: None,

@@ -31,8 +31,8 @@ const BUSY_WAIT: Duration = if cfg!(test) {
     Duration::from_secs(10)
 };
 
-/// Page cache of a fold, in KiB.
-const CACHE: &str = "PRAGMA cache_size = -16384";
+/// Page cache of a fold, in KiB: recipients come in order, so the pages under way are few.
+const CACHE: &str = "PRAGMA cache_size = -4096";
 
 /// Folds `numbers`, sealed segments in order, and deletes them. Those that are in the database already are only deleted.
 pub(super) fn fold(

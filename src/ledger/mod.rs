@@ -81,7 +81,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             sync_each: false,
-            segment_bytes: 16 * 1024 * 1024,
+            segment_bytes: 8 * 1024 * 1024,
             queues: vec!["general".to_owned()],
             hold_in_doubt: false,
         }

@@ -46,11 +46,12 @@ impl Names {
     }
 }
 
-/// Where a record lies.
+/// Where a record lies. In words of 32 bits, so that a [`Touch`] takes 16 bytes: there are two of a recipient in a fold.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
     segment: u32,
-    offset: u64,
+    /// From the highest word.
+    offset: [u32; 2],
 }
 
 /// A record that touches a recipient.
@@ -153,6 +154,7 @@ impl Segments {
             let mut frames = Frames::new(bytes);
             for (offset, record) in frames.by_ref() {
                 let offset = offset as u64;
+                let offset = [(offset >> 32) as u32, offset as u32];
                 let place = Place { segment, offset };
                 let mut touch = |recipient| touches.push(Touch { recipient, place });
                 match record {
@@ -171,7 +173,7 @@ impl Segments {
 
     fn record(&self, place: Place) -> Option<Record<'_>> {
         let bytes = self.bytes.get(place.segment as usize)?;
-        let frame = bytes.get(usize::try_from(place.offset).ok()?..)?;
+        let frame = bytes.get(usize::try_from(place.offset()).ok()?..)?;
         frames::read_frame(frame).map(|(record, _)| record)
     }
 
@@ -194,7 +196,7 @@ impl Segments {
     /// What the queue of a way in the segment of `place` is called now.
     pub(super) fn queue(&self, place: Place, queue: QueueId) -> QueueId {
         let queues = self.queues.get(place.segment as usize);
-        let found = queues.and_then(|queues| queues.at(place.offset, queue));
+        let found = queues.and_then(|queues| queues.at(place.offset(), queue));
         found.unwrap_or(QueueId(u16::MAX))
     }
 
@@ -207,6 +209,11 @@ impl Segments {
 }
 
 impl Place {
+    fn offset(self) -> u64 {
+        let [high, low] = self.offset;
+        u64::from(high) << 32 | u64::from(low)
+    }
+
     /// Which of the segments it is in.
     pub(super) fn segment(self) -> u32 {
         self.segment

@@ -337,14 +337,14 @@ fn read_details(row: &SqlRow<'_>, line: &Line) -> rusqlite::Result<Option<(Verdi
     let code: Option<i64> = row.get(11)?;
     let stage = schema::stage(row.get_ref(13)?).unwrap_or(Stage::Batch);
     let ms: Option<i64> = row.get(14)?;
-    let text: Option<String> = row.get(15)?;
+    let text = row.get_ref(15)?.as_str_or_null();
     let verdict = Verdict::new(
         line.standing.status,
         line.standing.class.unwrap_or(Scope::Recipient),
         stage,
         code.and_then(|code| u16::try_from(code).ok()).unwrap_or(0),
         schema::enhanced(row.get_ref(12)?),
-        &text.unwrap_or_default(),
+        text.ok().flatten().unwrap_or_default(),
     );
     let ms = ms.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(0);
     Ok(Some((verdict, ms)))

@@ -266,6 +266,9 @@ pub(super) fn parse_addr_spec(
     text: &[u8],
     local_octets_max: usize,
 ) -> Result<Mailbox, AddressError> {
+    if let Some(mailbox) = parse_plain(text, local_octets_max) {
+        return Ok(mailbox);
+    }
     let mut lexer = Lexer::new(text, 0);
     lexer.skip_cfws()?;
     let start = lexer.pos();
@@ -295,6 +298,37 @@ pub(super) fn parse_addr_spec(
         path: path.into_boxed_str(),
         domain,
     })
+}
+
+/// `local@domain` as nearly every batch has it: a dot-string and a name, in ASCII, nothing around them. It copies the text once,
+/// where the lexer below builds each part; `None` means only that the lexer is to look at it.
+fn parse_plain(text: &[u8], local_octets_max: usize) -> Option<Mailbox> {
+    let at = memchr::memchr(b'@', text)?;
+    let (local, name) = (&text[..at], &text[at + 1..]);
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if at > local_octets_max || !is_dot_string(local) || !name.iter().copied().all(is_plain) {
+        return None;
+    }
+    let domain = Domain::parse(std::str::from_utf8(name).ok()?).ok()?;
+    let local = std::str::from_utf8(local).ok()?;
+    let length = local.len() + 1 + domain.as_str().len();
+    if length > PATH_OCTETS_MAX {
+        return None;
+    }
+    let mut path = String::with_capacity(length);
+    path.push_str(local);
+    path.push('@');
+    path.push_str(domain.as_str());
+    Some(Mailbox {
+        path: path.into_boxed_str(),
+        domain,
+    })
+}
+
+/// True for atoms of ASCII with single dots between them (RFC 5321 4.1.2).
+fn is_dot_string(local: &[u8]) -> bool {
+    let is_atom = |atom: &[u8]| !atom.is_empty() && atom.iter().all(|b| b.is_ascii() && is_atext(*b));
+    local.split(|b| *b == b'.').all(is_atom)
 }
 
 /// Words and dots up to the `@`, which is consumed; what they mean, unquoted. Takes RFC 5322's obsolete forms, too (4.4:

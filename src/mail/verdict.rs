@@ -3,6 +3,7 @@
 //! Who is hurt ([`Scope`]) and at which command ([`Stage`]) travel with it, because the dispatcher draws different
 //! conclusions from "this mailbox is unknown" and "this host is down", and because people want to read both in the report.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Where a recipient stands. The names are those of the report's `status` column.
@@ -260,7 +261,7 @@ impl Verdict {
             stage,
             code,
             enhanced,
-            text: printable(text, Verdict::TEXT_MAX),
+            text: printable_text(text, Verdict::TEXT_MAX).into_owned(),
         }
     }
 }
@@ -276,6 +277,15 @@ pub fn printable(text: &str, bytes_max: usize) -> String {
         out.push(c);
     }
     out
+}
+
+/// As [`printable`], without a copy where nothing has to be changed.
+pub fn printable_text(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    let is_plain = text.bytes().all(|b| matches!(b, b' '..=b'~'));
+    match is_plain && text.len() <= bytes_max {
+        true => text.into(),
+        false => printable(text, bytes_max).into(),
+    }
 }
 
 /// C0 and C1 controls, DEL, line and paragraph separators, and the characters that change the direction of text.
@@ -299,6 +309,14 @@ mod tests {
             "no\u{1b}[2J\r\n550\u{9b}x\u{202e}y",
         );
         assert_eq!(verdict.text, "no?[2J??550?x?y");
+    }
+
+    #[test]
+    fn plain_text_stays_and_all_else_is_made_printable() {
+        for text in ["", " ok ~", "a\tb", "\u{7f}", "é", "12345678"] {
+            assert_eq!(printable_text(text, 6), printable(text, 6), "{text:?}");
+        }
+        assert!(matches!(printable_text("plain", 5), Cow::Borrowed("plain")));
     }
 
     #[test]

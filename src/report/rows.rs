@@ -3,9 +3,11 @@
 //! Columns as in the README. A recipient that nobody tried has empty columns after `status`. Fields are quoted as
 //! RFC 4180 asks; reply texts were made printable when their verdicts were made, so none can forge a row.
 
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
-use crate::ledger::Outcome;
+use crate::ledger::{Attempt, Outcome};
+use crate::mail::verdict::printable_text;
 
 /// The header line.
 pub const COLUMNS: [&str; 16] = [
@@ -44,6 +46,9 @@ pub struct Row<'a> {
 #[derive(Debug)]
 pub struct Report<W: Write> {
     csv: csv::Writer<W>,
+    /// The field under way, and the latest time that was written: neighbours often have the same.
+    field: String,
+    stamp: (i64, String),
 }
 
 impl<W: Write> Report<W> {
@@ -54,7 +59,11 @@ impl<W: Write> Report<W> {
     pub fn begin(out: W) -> io::Result<Report<W>> {
         let mut csv = csv::Writer::from_writer(out);
         csv.write_record(COLUMNS).map_err(io_error)?;
-        Ok(Report { csv })
+        Ok(Report {
+            csv,
+            field: String::new(),
+            stamp: (i64::MIN, String::new()),
+        })
     }
 
     /// Writes a row.
@@ -62,45 +71,61 @@ impl<W: Write> Report<W> {
     /// # Errors
     /// If it cannot be written.
     pub fn row(&mut self, row: &Row<'_>) -> io::Result<()> {
-        let message = row.message.to_string();
-        let recipient = crate::mail::verdict::printable(row.recipient, 1000);
-        let status = row.outcome.status.name();
-        let Some(last) = &row.outcome.last else {
-            let mut fields = vec![message.as_str(), &recipient, status];
-            fields.resize(COLUMNS.len(), "");
-            return self.csv.write_record(&fields).map_err(io_error);
-        };
+        self.shown(row.message)?;
+        self.text(&printable_text(row.recipient, 1000))?;
+        self.text(row.outcome.status.name())?;
+        match &row.outcome.last {
+            Some(last) => self.attempt(row, last)?,
+            None => (3..COLUMNS.len()).try_for_each(|_| self.text(""))?,
+        }
+        self.csv.write_record(None::<&[u8]>).map_err(io_error)
+    }
+
+    /// The columns after `status`.
+    fn attempt(&mut self, row: &Row<'_>, last: &Attempt) -> io::Result<()> {
         let verdict = &last.verdict;
-        let code = if verdict.code == 0 {
-            String::new()
-        } else {
-            verdict.code.to_string()
-        };
-        let enhanced = verdict
-            .enhanced
-            .map(|enhanced| enhanced.to_string())
-            .unwrap_or_default();
-        let ip = last.via.ip.map(|ip| ip.to_string()).unwrap_or_default();
-        self.csv
-            .write_record([
-                &message,
-                &recipient,
-                status,
-                &code,
-                &enhanced,
-                verdict.scope.name(),
-                verdict.stage.name(),
-                &last.via.mx,
-                &ip,
-                &last.via.tls,
-                row.queue,
-                &last.attempts().to_string(),
-                &timestamp(row.outcome.first_at.unwrap_or(last.at)),
-                &timestamp(last.at),
-                &last.took_ms.to_string(),
-                &verdict.text,
-            ])
-            .map_err(io_error)
+        match verdict.code {
+            0 => self.text("")?,
+            code => self.shown(code)?,
+        }
+        self.shown_if(verdict.enhanced)?;
+        self.text(verdict.scope.name())?;
+        self.text(verdict.stage.name())?;
+        self.text(&last.via.mx)?;
+        self.shown_if(last.via.ip)?;
+        self.text(&last.via.tls)?;
+        self.text(row.queue)?;
+        self.shown(last.attempts())?;
+        self.time(row.outcome.first_at.unwrap_or(last.at))?;
+        self.time(last.at)?;
+        self.shown(last.took_ms)?;
+        self.text(&verdict.text)
+    }
+
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.csv.write_field(text).map_err(io_error)
+    }
+
+    fn shown(&mut self, value: impl fmt::Display) -> io::Result<()> {
+        self.field.clear();
+        // Nothing that is shown here fails to say what it is.
+        let _ = write!(self.field, "{value}");
+        self.csv.write_field(&self.field).map_err(io_error)
+    }
+
+    fn shown_if(&mut self, value: Option<impl fmt::Display>) -> io::Result<()> {
+        match value {
+            Some(value) => self.shown(value),
+            None => self.text(""),
+        }
+    }
+
+    /// RFC 3339, UTC, milliseconds.
+    fn time(&mut self, millis: i64) -> io::Result<()> {
+        if self.stamp.0 != millis {
+            self.stamp = (millis, timestamp(millis));
+        }
+        self.csv.write_field(&self.stamp.1).map_err(io_error)
     }
 
     /// Writes out what is buffered, and hands back where it was written to.
@@ -121,7 +146,6 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// RFC 3339, UTC, milliseconds.
 fn timestamp(millis: i64) -> String {
     jiff::Timestamp::from_millisecond(millis)
         .map(|at| format!("{at:.3}"))
@@ -131,7 +155,7 @@ fn timestamp(millis: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Attempt, Via};
+    use crate::ledger::Via;
     use crate::mail::{Passage, QueueId, Status};
 
     fn written(outcome: &Outcome, recipient: &str) -> String {
