@@ -20,6 +20,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MAILER = ROOT / "target" / "release" / "mailer"
+PIPELINING = ROOT / "target" / "release" / "examples" / "pipelining"
 PATIENCE_SECS = 30
 
 
@@ -43,6 +44,7 @@ class Measured:
         process.stderr.close()
         self.cpu_seconds = usage.ru_utime + usage.ru_stime
         self.peak_mb = peak_kb / 1024
+        self.state_bytes = None
 
 
 def high_water_kb(pid):
@@ -63,8 +65,8 @@ def free_port():
 class Sink:
     """`mailer sink` as a process of its own; its statistics once it has been stopped."""
 
-    def __init__(self, place, arguments=()):
-        self.port, self.dns = free_port(), free_port()
+    def __init__(self, place, arguments=(), ports=None):
+        self.port, self.dns = ports or (free_port(), free_port())
         self.file = place / "sink.json"
         self.file.unlink(missing_ok=True)
         command = [MAILER, "sink", "--listen", "127.0.0.0/8:%d" % self.port, "--dns", "127.0.0.1:%d" % self.dns, "--stats", self.file, *arguments]
@@ -118,13 +120,14 @@ def require(condition, what, run=None):
         sys.exit("bench: %s%s" % (what, "\nstatus %d: %s" % (run.status, run.stderr[-2000:]) if run else ""))
 
 
-def send(place, batch, sink, flags=(), state=None):
+def send(place, batch, sink, flags=(), state=None, wrapper=()):
     """One `mailer send`, with a state directory of its own if none is given; returns the measurement and the report's rows."""
     report = place / "report.csv"
     report.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as own:
-        run = Measured([MAILER, "send", batch, "--dns", "127.0.0.1:%d" % sink.dns, "--port", sink.port, "--allow-loopback",
+        run = Measured([*wrapper, MAILER, "send", batch, "--dns", "127.0.0.1:%d" % sink.dns, "--port", sink.port, "--allow-loopback",
                         "--hello", "client.test", "--state", state or own, "--report", report, "--quiet", *flags])
+        run.state_bytes = sum(file.stat().st_size for file in pathlib.Path(state or own).rglob("*") if file.is_file())
     require(report.exists(), "no report", run)
     with open(report, encoding="utf-8", newline="") as rows:
         return run, list(csv.DictReader(rows))

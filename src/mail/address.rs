@@ -327,7 +327,8 @@ fn parse_plain(text: &[u8], local_octets_max: usize) -> Option<Mailbox> {
 
 /// True for atoms of ASCII with single dots between them (RFC 5321 4.1.2).
 fn is_dot_string(local: &[u8]) -> bool {
-    let is_atom = |atom: &[u8]| !atom.is_empty() && atom.iter().all(|b| b.is_ascii() && is_atext(*b));
+    let is_atom =
+        |atom: &[u8]| !atom.is_empty() && atom.iter().all(|b| b.is_ascii() && is_atext(*b));
     local.split(|b| *b == b'.').all(is_atom)
 }
 

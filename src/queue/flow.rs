@@ -22,6 +22,8 @@ use super::ready::Work;
 use super::site::Gate;
 use crate::mail::{Envelope, SourceNo, Status};
 
+/// A run is cut no shorter than what takes so long: about what one message takes to a server 20 ms away, whose runs are as they were.
+const RUN_TIME_MIN: Duration = Duration::from_millis(25);
 /// A run carries no more than what is sent in this time.
 const RUN_TIME: Duration = Duration::from_secs(1);
 /// Nobody looks more often, whatever a pace says.
@@ -86,6 +88,15 @@ impl Measured {
     fn patience(self, least: Duration) -> Duration {
         let message = self.message.unwrap_or(0.0).min(PATIENCE_MAX.as_secs_f32());
         least.max(Duration::from_secs_f32(PATIENCE_MESSAGES * message))
+    }
+
+    /// The messages of a run that is over so soon that to cut it shorter costs more than it helps: a run of one message can have
+    /// no other behind it in time, and its session waits a round trip more for each.
+    fn least_run(self) -> usize {
+        let each = self.message.filter(|each| *each > 0.0);
+        each.map_or(1, |each| {
+            (RUN_TIME_MIN.as_secs_f32() / each).max(1.0) as usize
+        })
     }
 
     /// The most messages that a second carries.
@@ -159,7 +170,8 @@ impl<P: Clone> Dispatcher<P> {
                 .run_max
                 .min(growing)
                 .min(site.measured.per_run());
-            run_length(site.waiting, sessions, most)
+            let least = site.measured.least_run().min(site.waiting).min(most);
+            run_length(site.waiting, sessions, most).max(least)
         };
         let mut allowance = Allowance {
             length,
@@ -423,6 +435,16 @@ mod tests {
         measured.sent(1000, Duration::from_secs(1000));
         measured.sent(1000, Duration::from_secs(1000));
         assert!(measured.pays(16, 1, 8), "at slow servers early");
+    }
+
+    #[test]
+    fn a_run_takes_as_many_messages_as_a_moment_carries() {
+        let mut measured = Measured::default();
+        assert_eq!(measured.least_run(), 1, "nothing is known");
+        measured.sent(1000, Duration::from_secs(5));
+        assert_eq!(measured.least_run(), 5, "at fast servers several");
+        measured.sent(64, Duration::from_secs(64));
+        assert_eq!(measured.least_run(), 1, "at slow ones one");
     }
 
     #[test]

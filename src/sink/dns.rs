@@ -25,6 +25,8 @@ const DELAYED_MAX: usize = 65_536;
 /// A TCP client that says nothing for so long is let go.
 const TCP_IDLE: Duration = Duration::from_secs(30);
 const STACK_BYTES: usize = 256 * 1024;
+/// Room for questions that wait.
+const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// How often the server was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +89,9 @@ impl DnsServer {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         let (udp, tcp) = bind_both(address)?;
+        // A client that begins with thousands of names must not lose questions to a short buffer. More than the system gives is
+        // not given, which is no error.
+        socket2::SockRef::from(&udp).set_recv_buffer_size(UDP_BUFFER_BYTES)?;
         let address = udp.local_addr()?;
         let shared = Arc::new(Shared {
             zone,
