@@ -99,25 +99,23 @@ impl Phase {
     ];
 }
 
-/// Sessions that can have been open at a kill: those that were shortly before, and those that came later.
+/// Sessions of a run that is killed. Which of them were open then cannot be said from outside: a receiver that closes one without
+/// a word is ahead of the client, for whom its message is still leaving.
 #[derive(Clone, Copy)]
 pub struct Sessions {
-    open: u64,
-    ever: u64,
+    before: u64,
 }
 
 impl Sessions {
-    /// As the receivers see it now, before the kill.
-    pub fn now(stage: &Stage) -> Sessions {
-        let stats = stage.lab.sink.stats();
+    /// Those from now on: before the run.
+    pub fn from_now(stage: &Stage) -> Sessions {
         Sessions {
-            open: stats.open,
-            ever: stats.connections,
+            before: stage.lab.sink.stats().connections,
         }
     }
 
     fn most(self, stage: &Stage) -> u64 {
-        self.open + stage.lab.sink.stats().connections - self.ever
+        stage.lab.sink.stats().connections - self.before
     }
 }
 
@@ -273,7 +271,7 @@ impl<'a> Case<'a> {
             .collect();
         assert!(
             transactions.len() as u64 <= most,
-            "{} transactions are in doubt, and {most} sessions were open",
+            "{} transactions are in doubt, and there were {most} sessions",
             transactions.len()
         );
     }

@@ -219,9 +219,9 @@ fn round(seed: u64, whole: Duration, totals: &Mutex<Totals>) {
     };
     for _ in 0..round.rng.usize(1..=KILLS_MAX) {
         let moment = round.moment(whole);
+        let sessions = Sessions::from_now(&stage);
         let mut run = round.start();
         moment.wait(&mut run, &stage.lab);
-        let sessions = Sessions::now(&stage);
         let was_killed = run.kill();
         let left = case.look(sessions);
         if !was_killed {
