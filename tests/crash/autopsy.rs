@@ -99,23 +99,26 @@ impl Phase {
     ];
 }
 
-/// Sessions of a run that is killed. Which of them were open then cannot be said from outside: a receiver that closes one without
-/// a word is ahead of the client, for whom its message is still leaving.
+/// Sessions of a run that is killed, of which at most one for each worker can have been open at once. Which were is not known from
+/// outside: a receiver may have closed one whose end the client has not seen or not recorded yet.
 #[derive(Clone, Copy)]
 pub struct Sessions {
     before: u64,
+    workers: u64,
 }
 
 impl Sessions {
     /// Those from now on: before the run.
-    pub fn from_now(stage: &Stage) -> Sessions {
+    pub fn from_now(stage: &Stage, workers: u64) -> Sessions {
         Sessions {
             before: stage.lab.sink.stats().connections,
+            workers,
         }
     }
 
     fn most(self, stage: &Stage) -> u64 {
-        stage.lab.sink.stats().connections - self.before
+        let sessions = stage.lab.sink.stats().connections - self.before;
+        sessions.min(self.workers)
     }
 }
 
@@ -271,7 +274,7 @@ impl<'a> Case<'a> {
             .collect();
         assert!(
             transactions.len() as u64 <= most,
-            "{} transactions are in doubt, and there were {most} sessions",
+            "{} transactions are in doubt, and there were at most {most} sessions at once",
             transactions.len()
         );
     }

@@ -54,6 +54,11 @@ const MANNERS: [Manner; 8] = [
 ];
 
 impl Manner {
+    /// The most workers that a run has.
+    fn workers(self) -> u64 {
+        if self == Manner::Folds { 8 } else { 24 }
+    }
+
     fn stage(self, seed: u64) -> Stage {
         match self {
             Manner::Folds => Stage::slow(seed, SINGLES, MANY),
@@ -141,7 +146,10 @@ fn flags(manner: Manner) -> Vec<&'static str> {
         Manner::Stream => &["--job", "news"],
         _ => &[],
     };
-    let workers = if manner == Manner::Folds { "8" } else { "24" };
+    let workers = match manner.workers() {
+        8 => "8",
+        _ => "24",
+    };
     [
         &SOON,
         &["--in-doubt-wait", "200ms", "--max-workers", workers],
@@ -219,7 +227,7 @@ fn round(seed: u64, whole: Duration, totals: &Mutex<Totals>) {
     };
     for _ in 0..round.rng.usize(1..=KILLS_MAX) {
         let moment = round.moment(whole);
-        let sessions = Sessions::from_now(&stage);
+        let sessions = Sessions::from_now(&stage, manner.workers());
         let mut run = round.start();
         moment.wait(&mut run, &stage.lab);
         let was_killed = run.kill();
