@@ -147,7 +147,7 @@ mod smtp {
     }
 }
 
-/// A thousand messages to a hundred domains, posted, assigned, delivered.
+/// Messages to a hundred domains, posted, assigned, delivered.
 #[divan::bench(args = [1, 64])]
 fn dispatch(bencher: Bencher, posted_at_once: u32) {
     const MESSAGES: u32 = 6_400;
@@ -240,29 +240,19 @@ mod ledger {
 
     const RECIPIENTS: u32 = 20_000;
 
-    /// A verdict and an intent with one `write` each message, as a worker makes them; nothing is synced.
-    #[divan::bench]
-    fn journal(bencher: Bencher) {
-        bencher
-            .counter(ItemsCount::new(RECIPIENTS))
-            .with_inputs(|| tempfile::tempdir().expect("a directory"))
-            .bench_values(|directory| {
-                let ledger = opened(directory.path());
-                record(&ledger);
-                (ledger, directory)
-            });
-    }
-
-    /// The same, and folded into the database.
-    #[divan::bench]
-    fn journal_and_fold(bencher: Bencher) {
+    /// A verdict and an intent with one `write` each message, as a worker makes them, nothing synced; then folded into the
+    /// database, too.
+    #[divan::bench(args = [false, true])]
+    fn journal(bencher: Bencher, folded: bool) {
         bencher
             .counter(ItemsCount::new(RECIPIENTS))
             .with_inputs(|| tempfile::tempdir().expect("a directory"))
             .bench_values(|directory| {
                 let mut ledger = opened(directory.path());
                 record(&ledger);
-                ledger.finish().expect("folded");
+                if folded {
+                    ledger.finish().expect("folded");
+                }
                 (ledger, directory)
             });
     }
