@@ -266,9 +266,14 @@ pub(super) fn parse_addr_spec(
     text: &[u8],
     local_octets_max: usize,
 ) -> Result<Mailbox, AddressError> {
-    if let Some(mailbox) = parse_plain(text, local_octets_max) {
-        return Ok(mailbox);
+    match parse_plain(text, local_octets_max) {
+        Some(mailbox) => Ok(mailbox),
+        None => parse_by_lexer(text, local_octets_max),
     }
+}
+
+/// Whatever RFC 5322 allows, and the errors.
+fn parse_by_lexer(text: &[u8], local_octets_max: usize) -> Result<Mailbox, AddressError> {
     let mut lexer = Lexer::new(text, 0);
     lexer.skip_cfws()?;
     let start = lexer.pos();
@@ -306,7 +311,8 @@ fn parse_plain(text: &[u8], local_octets_max: usize) -> Option<Mailbox> {
     let at = memchr::memchr(b'@', text)?;
     let (local, name) = (&text[..at], &text[at + 1..]);
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    if at > local_octets_max || !is_dot_string(local) || !name.iter().copied().all(is_plain) {
+    let is_local = local.is_ascii() && is_dot_string(local);
+    if at > local_octets_max || !is_local || !name.iter().copied().all(is_plain) {
         return None;
     }
     let domain = Domain::parse(std::str::from_utf8(name).ok()?).ok()?;
@@ -325,10 +331,9 @@ fn parse_plain(text: &[u8], local_octets_max: usize) -> Option<Mailbox> {
     })
 }
 
-/// True for atoms of ASCII with single dots between them (RFC 5321 4.1.2).
+/// True for atoms with single dots between them (RFC 5321 4.1.2).
 fn is_dot_string(local: &[u8]) -> bool {
-    let is_atom =
-        |atom: &[u8]| !atom.is_empty() && atom.iter().all(|b| b.is_ascii() && is_atext(*b));
+    let is_atom = |atom: &[u8]| !atom.is_empty() && atom.iter().copied().all(is_atext);
     local.split(|b| *b == b'.').all(is_atom)
 }
 
@@ -390,10 +395,7 @@ fn unexpected(lexer: &Lexer<'_>, found: Option<u8>) -> AddressError {
 
 /// RFC 5321 4.1.2: a dot-string goes as it is, all else as a quoted string with only `"` and `\` escaped.
 fn push_local(path: &mut String, local: &str) {
-    let is_dot_string = local
-        .split('.')
-        .all(|atom| !atom.is_empty() && atom.bytes().all(is_atext));
-    if is_dot_string {
+    if is_dot_string(local.as_bytes()) {
         path.push_str(local);
         return;
     }

@@ -106,3 +106,52 @@ fn reverse_paths_may_be_null_and_may_be_long() {
     let first = ReversePath::parse_first(b"Ann <a@b.example>, c@d.example").unwrap();
     assert_eq!(first.as_str(), "a@b.example");
 }
+
+#[test]
+fn what_is_read_the_short_way_is_read_alike_by_the_lexer() {
+    let letters: Vec<&[u8]> = vec![
+        b"a",
+        b"B",
+        b"-",
+        b"_",
+        b".",
+        b"@",
+        b"1",
+        b" ",
+        b"\"",
+        b"\xc3\xa9",
+        b"(",
+        b"[",
+    ];
+    let (mut texts, mut plain) = (vec![Vec::new()], 0);
+    for _ in 0..5 {
+        texts = texts
+            .iter()
+            .flat_map(|text| letters.iter().map(move |letter| [text, *letter].concat()))
+            .collect();
+        for text in &texts {
+            if let Some(mailbox) = parse_plain(text, LOCAL_OCTETS_MAX) {
+                assert_eq!(
+                    Ok(mailbox),
+                    parse_by_lexer(text, LOCAL_OCTETS_MAX),
+                    "{text:?}"
+                );
+                plain += 1;
+            }
+        }
+    }
+    assert!(plain > 1000, "{plain}");
+    for (local, domain) in [(64, 3), (65, 3), (1, 255), (1, 256), (64, 189), (64, 190)] {
+        let label = "b".repeat(63);
+        let domain = [&label[..]; 5].join(".")[..domain]
+            .trim_end_matches('.')
+            .to_owned();
+        let text = format!("{}@{domain}", "a".repeat(local));
+        let read = parse_addr_spec(text.as_bytes(), LOCAL_OCTETS_MAX);
+        assert_eq!(
+            read,
+            parse_by_lexer(text.as_bytes(), LOCAL_OCTETS_MAX),
+            "{text}"
+        );
+    }
+}
