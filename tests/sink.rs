@@ -89,7 +89,7 @@ fn a_message_arrives_as_it_was_sent() {
         (stats.messages, stats.recipients, stats.bytes, stats.open),
         (1, 1, 20, 0)
     );
-    assert_eq!(stats.violations_total(), 0, "{stats}");
+    assert_eq!((stats.violations_total(), stats.cut), (0, 0), "{stats}");
 }
 
 #[test]
@@ -158,6 +158,7 @@ fn rules_refuse_defer_and_hang_up_by_stage_and_domain() {
     assert_eq!(client.send("a@body.test", "never ended\r\n"), "552");
     let stats = sink.stop();
     assert_eq!((stats.messages, stats.refusals), (0, 5), "{stats}");
+    assert_eq!(stats.cut, 3, "421, DATA and the body: {stats}");
 }
 
 #[test]
@@ -176,6 +177,7 @@ fn a_lost_reply_leaves_the_client_in_doubt_and_a_dropped_dot_takes_nothing() {
         .flat_map(|m| m.recipients)
         .collect();
     assert_eq!(recipients, ["a@lost.test"]);
+    assert_eq!(sink.stop().cut, 2);
 }
 
 #[test]

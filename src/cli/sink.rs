@@ -153,6 +153,7 @@ fn write_stats(path: &Path, stats: &Stats) -> Result<()> {
     let value = json!({
         "connections": stats.connections,
         "connections_refused": stats.connections_refused,
+        "cut": stats.cut,
         "open_max": stats.open_max,
         "messages": stats.messages,
         "recipients": stats.recipients,

@@ -208,6 +208,7 @@ impl Worker {
                 site: old,
             });
         }
+        // A dial may take long: what was answered before it is not kept from the ledger meanwhile.
         self.teller.tell();
         let began = Instant::now();
         let wish = Wish {
@@ -264,6 +265,8 @@ impl Worker {
     fn drop_session(&mut self, told_for: Option<SiteId>) -> Option<SiteId> {
         self.is_session_full = false;
         let mut session = self.session.take()?;
+        // A kill behind the farewell must not leave in doubt what was answered before it.
+        self.teller.tell();
         if told_for == Some(session.site) {
             self.desk.note_session_end(session.end());
         }

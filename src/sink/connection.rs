@@ -84,10 +84,14 @@ fn converse(
                 }
             }
             Next::Close => {
+                handler.count_end();
                 link.send(&mut out)?;
                 return link.finish(&mut input, LINGER);
             }
-            Next::Drop => return link.send(&mut out),
+            Next::Drop => {
+                handler.count_end();
+                return link.send(&mut out);
+            }
             Next::StartTls => {
                 if !latent(shared) {
                     return Ok(());

@@ -45,6 +45,8 @@ pub(super) struct SinkHandler<'a> {
     handshake: Handshake,
     /// Inside TLS.
     secured: bool,
+    /// The client has said QUIT.
+    has_quit: bool,
     messages: u64,
     /// All turns so far, and how many of them the shared counter knows.
     turns: u64,
@@ -73,6 +75,7 @@ impl<'a> SinkHandler<'a> {
             too_many: None,
             handshake: Handshake::Usual,
             secured: false,
+            has_quit: false,
             messages: 0,
             turns: 0,
             turns_counted: 0,
@@ -112,6 +115,13 @@ impl<'a> SinkHandler<'a> {
     /// Replies were sent and the client has to be waited for.
     pub fn count_turn(&mut self) {
         self.turns += 1;
+    }
+
+    /// The session is about to be ended from this side.
+    pub fn count_end(&mut self) {
+        if !self.has_quit {
+            add(&self.shared.counters.cut, 1);
+        }
     }
 
     /// Tells the shared counter of this session's turns.
@@ -331,6 +341,7 @@ impl Handler for SinkHandler<'_> {
     }
 
     fn quit(&mut self) -> Decision {
+        self.has_quit = true;
         self.ruled(Stage::Quit)
     }
 

@@ -26,6 +26,8 @@ pub struct Stats {
     pub open: u64,
     /// Most that were open at once.
     pub open_max: u64,
+    /// Sessions that the receiver ended before their client said QUIT.
+    pub cut: u64,
     /// Messages taken.
     pub messages: u64,
     /// Recipients of messages taken.
@@ -115,11 +117,12 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "connections {} (at once: {}, per address: {}; turned away: {}), addresses {}",
+            "connections {} (at once: {}, per address: {}; turned away: {}, cut: {}), addresses {}",
             self.connections,
             self.open_max,
             self.open_max_per_address(),
             self.connections_refused,
+            self.cut,
             self.addresses.len()
         )?;
         write!(
@@ -204,6 +207,7 @@ impl Span {
 pub(super) struct Counters {
     pub connections: Gauge,
     pub connections_refused: AtomicU64,
+    pub cut: AtomicU64,
     pub messages: AtomicU64,
     pub recipients: AtomicU64,
     pub bytes: AtomicU64,
@@ -245,6 +249,8 @@ impl Counters {
             connections_refused: read(&self.connections_refused),
             open: read(&self.connections.now),
             open_max: read(&self.connections.max),
+            // After `open`: who is in neither was not there.
+            cut: read(&self.cut),
             messages: read(&self.messages),
             recipients: read(&self.recipients),
             bytes: read(&self.bytes),

@@ -227,9 +227,10 @@ fn round(seed: u64, whole: Duration, totals: &Mutex<Totals>) {
     };
     for _ in 0..round.rng.usize(1..=KILLS_MAX) {
         let moment = round.moment(whole);
-        let sessions = Sessions::from_now(&stage, manner.workers());
+        let mut sessions = Sessions::from_now(&stage, manner.workers());
         let mut run = round.start();
         moment.wait(&mut run, &stage.lab);
+        sessions.at_kill(&stage);
         let was_killed = run.kill();
         let left = case.look(sessions);
         if !was_killed {
