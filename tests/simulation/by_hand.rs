@@ -45,6 +45,28 @@ fn a_worker_at_its_last_body_gets_one_more_run_for_the_same_site_and_only_that()
 }
 
 #[test]
+fn a_fast_server_gets_what_a_moment_carries_in_one_run_and_a_slow_one_message_by_message() {
+    for (each, length) in [
+        (Duration::from_millis(5), 5),
+        (Duration::from_millis(25), 1),
+    ] {
+        let mut desk = Desk::new(2, 20);
+        let first = one(&desk.post(10, 1));
+        assert_eq!(given(&desk.post(10, 8)).len(), 1, "the other worker");
+        let outcome = Outcome {
+            settled: 1,
+            accepted: 1,
+            tried: 1,
+            spent: each,
+            session: Some(SiteId(1)),
+            ..Outcome::default()
+        };
+        let next = one(&desk.finish(&first, outcome));
+        assert_eq!(next.envelopes.len(), length, "{each:?} each");
+    }
+}
+
+#[test]
 fn a_run_given_ahead_that_does_not_begin_is_recalled_for_a_worker_that_is_ready() {
     let mut desk = Desk::new(2, 20);
     let stuck = one(&desk.post(10, 1));
