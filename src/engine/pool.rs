@@ -1,8 +1,9 @@
 //! The resolver pool's threads: few while the DNS answers, more while it keeps them waiting.
 //!
 //! A name that nobody answers for holds a thread until the look-up times out, and a batch may have hundreds of them. Mail
-//! for others must not wait behind them: the thread that finds all others busy waits a moment for one to become free,
-//! and if none does, the pool doubles.
+//! for others must not wait behind them: a thread that finds all others busy watches for a moment how many answers come, and
+//! if they are few, the pool doubles. While many come it stays as it is: then the processors are the limit, and more
+//! threads would only be in each other's way.
 //!
 //! INVARIANTS: never more than `THREADS_MAX` threads; a question is answered once, unless the run is stopping, when
 //! nobody waits for the answer; the threads end when nobody can ask any more, and nobody waits for their end, since a
@@ -34,8 +35,10 @@ use crate::queue::origin_of;
 const THREADS: usize = 16;
 /// Threads at most.
 const THREADS_MAX: usize = 512;
-/// A pool of which no thread became free for so long grows.
+/// A pool of which no thread became free for so long grows, ...
 const STUCK_AFTER: Duration = Duration::from_millis(100);
+/// ... unless so many answers came for each of its threads meanwhile: a look-up took 25 ms.
+const ANSWERS_PER_THREAD: usize = 4;
 /// Room for the resolver's futures, which are polled on these threads.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -75,6 +78,10 @@ pub struct Crew {
 struct Counts {
     threads: usize,
     busy: usize,
+    /// Look-ups that have ended.
+    ended: usize,
+    /// One thread is watching; the others look up meanwhile.
+    is_watched: bool,
 }
 
 impl Pool {
@@ -212,14 +219,17 @@ impl Crew {
     fn begin(&self) -> usize {
         let mut counts = self.counts();
         counts.busy += 1;
-        if counts.threads >= self.most {
+        if counts.threads >= self.most || counts.is_watched || counts.busy < counts.threads {
             return 0;
         }
-        let all_busy = |counts: &mut Counts| counts.busy >= counts.threads;
-        let (counts, waited) = self
+        counts.is_watched = true;
+        let enough = counts.ended + ANSWERS_PER_THREAD * counts.threads;
+        let is_stuck = |counts: &mut Counts| counts.busy >= counts.threads && counts.ended < enough;
+        let (mut counts, waited) = self
             .freed
-            .wait_timeout_while(counts, STUCK_AFTER, all_busy)
+            .wait_timeout_while(counts, STUCK_AFTER, is_stuck)
             .unwrap_or_else(PoisonError::into_inner);
+        counts.is_watched = false;
         if waited.timed_out() {
             counts.threads.min(self.most - counts.threads)
         } else {
@@ -229,7 +239,10 @@ impl Crew {
 
     /// It has answered.
     fn end(&self) {
-        self.counts().busy -= 1;
+        let mut counts = self.counts();
+        counts.busy -= 1;
+        counts.ended += 1;
+        drop(counts);
         self.freed.notify_one();
     }
 }
@@ -251,16 +264,53 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_answers_all_the_time_stays_as_it_is_though_nobody_is_idle() {
+        let crew = Crew::new(THREADS_MAX);
+        crew.counts().threads = 3;
+        crew.begin();
+        crew.begin();
+        std::thread::scope(|scope| {
+            let last = scope.spawn(|| crew.begin());
+            while !crew.counts().is_watched {
+                std::thread::yield_now();
+            }
+            // Whoever ends one takes up the next before anybody sees it free, and does not watch, too.
+            for _ in 0..ANSWERS_PER_THREAD * 3 {
+                let mut counts = crew.counts();
+                counts.ended += 1;
+                drop(counts);
+                crew.freed.notify_one();
+            }
+            assert_eq!(last.join().unwrap(), 0);
+        });
+        assert!(!crew.counts().is_watched);
+    }
+
+    #[test]
+    fn one_thread_watches_and_the_others_work() {
+        let crew = Crew::new(THREADS_MAX);
+        *crew.counts() = Counts {
+            threads: 3,
+            busy: 2,
+            ended: 0,
+            is_watched: true,
+        };
+        assert_eq!(crew.begin(), 0);
+    }
+
+    #[test]
     fn the_pool_has_a_largest_size() {
         let crew = Crew::new(THREADS_MAX);
         *crew.counts() = Counts {
             threads: THREADS_MAX - 2,
             busy: THREADS_MAX - 3,
+            ..Counts::default()
         };
         assert_eq!(crew.begin(), 2);
         *crew.counts() = Counts {
             threads: THREADS_MAX,
             busy: THREADS_MAX - 1,
+            ..Counts::default()
         };
         assert_eq!(crew.begin(), 0);
     }
