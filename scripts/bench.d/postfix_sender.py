@@ -113,7 +113,7 @@ class Postfix:
             if self.count(FAILED) or time.monotonic() > began + PATIENCE_SECS:
                 break
             time.sleep(0.25)
-        run = types.SimpleNamespace(status=0, seconds=time.monotonic() - began, cpu_seconds=self.cpu_seconds() - before, peak_mb=None)
+        run = types.SimpleNamespace(status=0, seconds=time.monotonic() - began, cpu_seconds=self.cpu_seconds() - before, peak_mb=None, state_bytes=None)
         unusual = [line for line in (self.base / "mail.log").read_text(errors="replace").splitlines() if not re.search("status=sent|: removed$", line)]
         run.stderr = "\n".join(unusual)[-2000:]
         left = self.count(WAITING + FAILED)
