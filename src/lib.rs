@@ -7,7 +7,7 @@
 //! | face | `cli`, `report`, `progress`, `sink` | sockets and locks in `cli` |
 //! | engine | `engine` | printing, argument parsing |
 //! | world | `net`, `dns`, `batch`, `control`, `ledger`, `job`, `hosts` | policy, printing |
-//! | decisions | `route`, `queue`, `retry` | I/O, threads, a clock |
+//! | decisions | `route`, `queue`, `retry`, `suppression` | I/O, threads, a clock |
 //! | formats | `mbox`, `smtp` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
@@ -29,3 +29,4 @@ pub mod retry;
 pub mod route;
 pub mod sink;
 pub mod smtp;
+pub mod suppression;

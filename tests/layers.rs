@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 6] = [
     ("words", &["mail"]),
     ("formats", &["mbox", "smtp"]),
-    ("decisions", &["route", "queue", "retry"]),
+    ("decisions", &["route", "queue", "retry", "suppression"]),
     (
         "world",
         &["net", "dns", "batch", "control", "ledger", "job", "hosts"],

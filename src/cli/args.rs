@@ -215,6 +215,10 @@ pub struct DeliveryArgs {
     /// judged from 100 results on, or as many as 'of' says
     #[arg(long, value_name = "RULE", value_parser = stop_rule)]
     pub stop_on: Vec<String>,
+    /// Send nothing to the addresses and domains in FILE, one a line: "address[,until[,reason]]" (repeatable)
+    #[arg(long, value_name = "FILE")]
+    #[serde(with = "path_text::list")]
+    pub suppress: Vec<PathBuf>,
     /// What becomes of mail whose final dot was sent and never answered [default: resend]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub in_doubt: Option<InDoubtMode>,

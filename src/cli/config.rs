@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
@@ -65,6 +66,7 @@ struct File {
     promote_min: Option<usize>,
     promote_queues_max: Option<u16>,
     stop_on: Option<Vec<String>>,
+    suppress: Option<Vec<PathBuf>>,
     idle: Option<Time>,
     session_age: Option<Time>,
     min_data_rate: Option<u64>,
@@ -255,6 +257,7 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set(&mut promote.min, file.promote_min);
     set(&mut promote.queues_max, file.promote_queues_max);
     settings.stop_on = stop_rules(&file.stop_on.take().unwrap_or_default())?;
+    suppress(settings, &file.suppress.take().unwrap_or_default())?;
     set_time(&mut settings.dns_timeout, file.dns_timeout);
     set_time(&mut settings.idle, file.idle);
     set_time(&mut settings.session_age_max, file.session_age);
@@ -360,6 +363,24 @@ fn stop_rules(texts: &[String]) -> Result<Vec<StopRule>> {
     texts.iter().map(rule).collect()
 }
 
+/// Adds lists of people whom nothing is sent to: one that cannot be read stops the run, or they would be mailed.
+fn suppress(settings: &mut Settings, paths: &[PathBuf]) -> Result<()> {
+    for path in paths {
+        let shown = path.display();
+        let text = std::fs::read(path).map_err(|error| {
+            let what = format!("{shown}: cannot read the suppression list: {error}");
+            Failure::new(Exit::NoInput, what)
+        })?;
+        let added = settings
+            .suppression
+            .add(&shown.to_string(), &text, Timestamp::now());
+        added.map_err(|error| {
+            Failure::new(Exit::Data, format!("{shown}: suppression list: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
 fn queue((name, keys): (String, QueueKeys)) -> QueueSettings {
     QueueSettings {
         name,
@@ -391,6 +412,7 @@ fn apply_flags(settings: &mut Settings, flags: &DeliveryArgs) -> Result<()> {
     if !flags.stop_on.is_empty() {
         settings.stop_on = stop_rules(&flags.stop_on)?;
     }
+    suppress(settings, &flags.suppress)?;
     rate_flag(&mut settings.rate, flags.rate.as_deref())?;
     set(&mut settings.dns_timeout, flags.dns_timeout);
     set(&mut settings.retry.min, flags.retry_min);

@@ -40,7 +40,8 @@ impl JobFlags {
             &mut delivery.tls_key,
             &mut delivery.state,
         ];
-        for path in batch.chain(named.into_iter().flatten()) {
+        let lists = delivery.suppress.iter_mut();
+        for path in batch.chain(named.into_iter().flatten()).chain(lists) {
             *path = cwd.join(&path);
         }
         flags
@@ -111,7 +112,7 @@ mod tests {
     fn flags_come_back_from_a_card_with_absolute_paths() {
         let words = "mailer send b.mbox - --mbox mboxo --from a@b.test --to-file /to --fold-long-lines \
             --config c.toml --dns 127.0.0.1:53 --port 26 --relay r.test --tls verify --credentials s \
-            --dsn-notify failure,delay --bind ::1 --run-for 50m --retry-min 300ms --max-workers 7";
+            --suppress gone.csv --suppress /lists/asked.csv --dsn-notify failure,delay --bind ::1 --run-for 50m --retry-min 300ms --max-workers 7";
         let words: Vec<&str> = words.split_whitespace().collect();
         let (read, delivery) = parsed(&words);
         let flags = JobFlags::of(&read, &delivery, Path::new("/home/a"));
@@ -127,6 +128,8 @@ mod tests {
         assert_eq!(batch, ["/home/a/b.mbox", "-"]);
         assert_eq!(back.delivery.config, Some("/home/a/c.toml".into()));
         assert_eq!(back.read.to_file, Some("/to".into()));
+        let lists = ["/home/a/gone.csv", "/lists/asked.csv"];
+        assert_eq!(back.delivery.suppress, lists.map(std::path::PathBuf::from));
         assert_eq!(back.delivery.run_for.unwrap().as_secs(), 3000);
     }
 

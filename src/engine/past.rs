@@ -16,7 +16,7 @@ use crossbeam_channel::Sender;
 
 use super::book::Entry;
 use super::parts;
-use super::router::{Addressed, invalid_attempt};
+use super::router::{Addressed, unsent_attempt};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::teller::Teller;
@@ -182,6 +182,8 @@ pub fn take_up(
                 }
                 continue;
             }
+            let mut envelope = Envelope::new(message, recipient);
+            envelope.passage = passage;
             let mailbox = match shared.store.address(recipient) {
                 Some((_, Ok(mailbox))) => mailbox,
                 Some((_, Err(ContentError::Io(error)))) => {
@@ -191,12 +193,14 @@ pub fn take_up(
                     continue;
                 }
                 _ => {
-                    teller.add(&invalid_attempt(recipient, unfit()));
+                    teller.add(&unsent_attempt(&envelope, unfit()));
                     continue;
                 }
             };
-            let mut envelope = Envelope::new(message, recipient);
-            envelope.passage = passage;
+            if let Some(verdict) = shared.settings.suppression.verdict(&mailbox) {
+                teller.add(&unsent_attempt(&envelope, verdict));
+                continue;
+            }
             chunk.push(Addressed {
                 envelope,
                 not_before,

@@ -21,9 +21,7 @@ use super::shared::Shared;
 use super::teller::Teller;
 use crate::batch::{Arrival, BatchError, BatchReader};
 use crate::ledger::{Attempt, Via};
-use crate::mail::{
-    DestinationId, Domain, Envelope, Passage, QueueId, RecipientNo, Status, Verdict,
-};
+use crate::mail::{DestinationId, Domain, Envelope, QueueId, Status, Verdict};
 use crate::queue::event::Event;
 use crate::route::{self, Interner, RouteTable};
 use crate::smtp::TlsPolicy;
@@ -107,12 +105,13 @@ pub fn take_in(reading: Reading, shared: &Shared, to_router: &Sender<Vec<Address
 #[derive(Default)]
 struct Pending {
     addressed: Vec<Addressed>,
-    invalid: Vec<Attempt>,
+    /// Verdicts on mail that is not sent at all.
+    unsent: Vec<Attempt>,
 }
 
 impl Pending {
     fn len(&self) -> usize {
-        self.addressed.len() + self.invalid.len()
+        self.addressed.len() + self.unsent.len()
     }
 
     /// Hands it on, once it can be found again by a later run: the journal must name nobody whom the index does not know. False
@@ -124,18 +123,18 @@ impl Pending {
         to_router: &Sender<Vec<Addressed>>,
     ) -> bool {
         let addressed = std::mem::replace(&mut self.addressed, Vec::with_capacity(CHUNK));
-        let invalid = std::mem::take(&mut self.invalid);
+        let unsent = std::mem::take(&mut self.unsent);
         if let Err(error) = shared.store.flush() {
             shared.book.fail(&error);
             let addressed = addressed.iter().map(|one| one.envelope.recipient);
-            let invalid = invalid.iter().map(|one| one.recipient);
-            let left = addressed.chain(invalid).map(|who| (who, Status::Queued));
+            let unsent = unsent.iter().map(|one| one.recipient);
+            let left = addressed.chain(unsent).map(|who| (who, Status::Queued));
             shared.book.enter(Entry::Left {
                 recipients: left.collect(),
             });
             return false;
         }
-        invalid.iter().for_each(|attempt| teller.add(attempt));
+        unsent.iter().for_each(|attempt| teller.add(attempt));
         teller.tell();
         let _ = to_router.send(addressed);
         true
@@ -183,26 +182,28 @@ fn admit(
         };
         let mut envelope = Envelope::new(arrival.message, recipient.no);
         envelope.passage = passage;
-        match &recipient.outcome {
-            Ok(mailbox) => pending.addressed.push(Addressed {
+        let unsent = match &recipient.outcome {
+            Ok(mailbox) => shared.settings.suppression.verdict(mailbox).ok_or(mailbox),
+            Err(problem) => Ok(problem.verdict()),
+        };
+        match unsent {
+            Ok(verdict) => pending.unsent.push(unsent_attempt(&envelope, verdict)),
+            Err(mailbox) => pending.addressed.push(Addressed {
                 envelope,
                 not_before,
                 domain: mailbox.domain().clone(),
             }),
-            Err(problem) => pending
-                .invalid
-                .push(invalid_attempt(recipient.no, problem.verdict())),
         }
     }
 }
 
-/// What the ledger is told of a recipient whose mail cannot be sent at all.
-pub fn invalid_attempt(recipient: RecipientNo, verdict: Verdict) -> Attempt {
+/// What the ledger is told of a recipient whose mail is not sent at all: it cannot be, or must not.
+pub fn unsent_attempt(envelope: &Envelope, verdict: Verdict) -> Attempt {
     Attempt {
-        recipient,
+        recipient: envelope.recipient,
         verdict,
         via: Via::none(QueueId::GENERAL),
-        passage: Passage::default(),
+        passage: envelope.passage,
         at: jiff::Timestamp::now().as_millisecond(),
         took_ms: 0,
     }

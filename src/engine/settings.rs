@@ -14,6 +14,7 @@ use crate::retry::InDoubt;
 use crate::route::providers::Providers;
 use crate::smtp::settings::BDAT_BYTES_MAX;
 use crate::smtp::{Credentials, Dsn, Protocol, TlsPolicy};
+use crate::suppression::Suppression;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -83,6 +84,8 @@ pub struct Settings {
     pub promote: Promote,
     /// When the run stops because too much of it goes wrong.
     pub stop_on: Vec<StopRule>,
+    /// Whom nothing is sent to.
+    pub suppression: Suppression,
     /// How long a worker without mail keeps its session and itself.
     pub idle: Duration,
     /// How long a session may be used at most; time, not count, so that fast servers get more mail than slow ones.
@@ -295,6 +298,7 @@ impl Default for Settings {
             sender_refusals: 10,
             promote: Promote::default(),
             stop_on: Vec::new(),
+            suppression: Suppression::default(),
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,
             timeouts: Timeouts::default(),

@@ -33,5 +33,6 @@ mod resume; // mail that one run leaves and a later one takes up
 mod retries; // what becomes of mail that was not taken at once
 mod signals; // being stopped
 mod smtp; // what servers offer, refuse and leave out
+mod suppression; // whom nothing is sent to
 mod tls; // what is said encrypted, and what is not said at all
 mod turns; // how often a message waits for the server

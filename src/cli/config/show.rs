@@ -207,6 +207,11 @@ fn limits(settings: &Settings, file: &mut Lines) {
         "when a run stops, as in refused>5%",
     );
     file.set(
+        "suppress",
+        list(settings.suppression.names()),
+        "files of addresses and domains that nothing is sent to",
+    );
+    file.set(
         "max_chunk",
         settings.bdat_bytes_max.to_string(),
         "bytes that may leave by BDAT; 0: never",
