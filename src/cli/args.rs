@@ -215,7 +215,7 @@ pub struct DeliveryArgs {
     /// judged from 100 results on, or as many as 'of' says
     #[arg(long, value_name = "RULE", value_parser = stop_rule)]
     pub stop_on: Vec<String>,
-    /// Send nothing to the addresses and domains in FILE, one a line: "address[,until[,reason]]" (repeatable)
+    /// Send nothing to the addresses and domains in FILE, one a line, perhaps with ",UNTIL" and ",REASON" behind it (repeatable)
     #[arg(long, value_name = "FILE")]
     #[serde(with = "path_text::list")]
     pub suppress: Vec<PathBuf>,
