@@ -8,10 +8,11 @@
 //! | engine | `engine` | printing, argument parsing |
 //! | world | `net`, `dns`, `batch`, `control`, `ledger`, `job`, `hosts` | policy, printing |
 //! | decisions | `route`, `queue`, `retry`, `suppression` | I/O, threads, a clock |
-//! | formats | `mbox`, `smtp` | I/O, threads, a clock |
+//! | formats | `mbox`, `smtp`, `bounce` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
 pub mod batch;
+pub mod bounce;
 pub mod cli;
 pub mod control;
 pub mod dns;

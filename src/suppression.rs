@@ -39,6 +39,8 @@ struct Lists {
     domains: HashMap<Box<str>, Place>,
     /// Whatever lies below these.
     parents: HashMap<Box<str>, Place>,
+    /// A list has columns that are not address, until, reason, in this order.
+    has_other_columns: bool,
 }
 
 /// Which list, and the line in it.
@@ -83,6 +85,11 @@ impl Suppression {
     /// The lists' names, in the order in which they were added.
     pub fn names(&self) -> &[String] {
         &self.0.names
+    }
+
+    /// True if a line with an address, a time and a reason does not fit into each list.
+    pub fn has_other_columns(&self) -> bool {
+        self.0.has_other_columns
     }
 
     /// True if nobody is on any list.
@@ -158,6 +165,7 @@ impl Lists {
             Some(columns) => columns,
             None => match named(record) {
                 Some(named) => {
+                    self.has_other_columns |= named.address != 0 || named.until != Some(1);
                     *columns = Some(named);
                     return Ok(());
                 }

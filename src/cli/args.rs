@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::bounce::Verp;
 use crate::engine::stop_on::StopRule;
 use crate::job::path_text;
 
@@ -64,6 +65,8 @@ pub enum Command {
     Cancel(CancelArgs),
     /// Forget jobs that were finished or cancelled long ago
     Purge(PurgeArgs),
+    /// Read what came back, bounces and complaints: who is not to be mailed any more, and why
+    Bounces(BouncesArgs),
     /// Show how mail for a domain would be sent: queue, servers, policy, limits, and how much an hour; nothing is sent
     Explain(ExplainArgs),
     /// Show or forget what is remembered of receivers from run to run
@@ -72,6 +75,20 @@ pub enum Command {
     Sink(SinkArgs),
     /// Show every configuration key with its value in force
     Config(ConfigArgs),
+}
+
+/// Flags of `bounces`.
+#[derive(Args, Debug)]
+pub struct BouncesArgs {
+    /// Maildirs, mbox files, single messages; '-' is standard input
+    #[arg(required = true, value_name = "MAILBOX")]
+    pub mailbox: Vec<PathBuf>,
+    /// Append to this suppression list whose address is no good, and who complained; those who are on it stay as they are
+    #[arg(long, value_name = "FILE")]
+    pub add_to: Option<PathBuf>,
+    /// The reverse-path that the mail had, as in bounces+{address}@example.org, where ann=example.com stands for ann@example.com
+    #[arg(long, value_name = "PATTERN")]
+    pub verp: Option<Verp>,
 }
 
 /// How a batch is read.

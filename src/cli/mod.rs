@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod batch;
+mod bounces;
 mod cancel;
 mod conclude;
 pub mod config;
@@ -83,6 +84,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Retry(args) => retry::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Bounces(args) => bounces::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Hosts(args) => hosts::run(&args),
         Command::Sink(args) => sink::run(&args),
