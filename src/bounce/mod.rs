@@ -5,11 +5,11 @@
 //! the bounce itself was sent to says it, whatever servers on the way made of the recipient; else Original-Recipient, which
 //! is what was asked for, else Final-Recipient.
 //!
-//! What it means is in [`classify`]. Out-of-office replies and whatever else comes to such a mailbox are [`None`].
+//! What it means is told in `classify`. Out-of-office replies and whatever else comes to such a mailbox are `None`.
 //!
 //! INVARIANTS: whatever the bytes are, nothing here panics; at most [`FINDINGS_MAX`] recipients come of one message; texts are
 //! printable and short. Nobody is told apart from a forger here: anybody may send a message that looks like a bounce, which
-//! is why only those who are known to be a list's own should be believed (the caller's `--only`).
+//! is why only those who are known to be a list's own should be believed (reading a mailbox that nobody else knows).
 
 mod classify;
 mod fields;
