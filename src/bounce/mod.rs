@@ -9,7 +9,7 @@
 //!
 //! INVARIANTS: whatever the bytes are, nothing here panics; at most [`FINDINGS_MAX`] recipients come of one message; texts are
 //! printable and short. Nobody is told apart from a forger here: anybody may send a message that looks like a bounce, which
-//! is why only those who are known to be a list's own should be believed (reading a mailbox that nobody else knows).
+//! is why the mailbox that is read should be one whose address nobody else knows.
 
 mod classify;
 mod fields;
