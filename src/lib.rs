@@ -8,13 +8,14 @@
 //! | engine | `engine` | printing, argument parsing |
 //! | world | `net`, `dns`, `batch`, `control`, `ledger`, `job`, `hosts` | policy, printing |
 //! | decisions | `route`, `queue`, `retry`, `suppression` | I/O, threads, a clock |
-//! | formats | `mbox`, `smtp`, `bounce` | I/O, threads, a clock |
+//! | formats | `mbox`, `smtp`, `dkim`, `bounce` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
 pub mod batch;
 pub mod bounce;
 pub mod cli;
 pub mod control;
+pub mod dkim;
 pub mod dns;
 pub mod engine;
 pub mod hosts;

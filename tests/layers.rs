@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Layers from the bottom up, with their rooms.
 const LAYERS: [(&str, &[&str]); 6] = [
     ("words", &["mail"]),
-    ("formats", &["mbox", "smtp", "bounce"]),
+    ("formats", &["mbox", "smtp", "dkim", "bounce"]),
     ("decisions", &["route", "queue", "retry", "suppression"]),
     (
         "world",

@@ -24,6 +24,7 @@ pub struct Content {
     pub(super) bytes: Vec<u8>,
     pub(super) facts: Facts,
     pub(super) reverse_path: ReversePath,
+    pub(super) is_signed: bool,
 }
 
 impl Content {
@@ -40,6 +41,17 @@ impl Content {
     /// What leaves, before dot-stuffing: CRLF line ends, the last line complete.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Puts the fields of its signatures before the message, which counts as signed from now on, also if there are none.
+    pub fn sign(&mut self, fields: &[u8]) {
+        self.bytes.splice(..0, fields.iter().copied());
+        self.is_signed = true;
+    }
+
+    /// True if it was signed since it was loaded.
+    pub fn is_signed(&self) -> bool {
+        self.is_signed
     }
 
     /// True if there are octets above 127 (8BITMIME).
@@ -59,6 +71,7 @@ impl Content {
 
     pub(super) fn forget(&mut self) {
         self.message = None;
+        self.is_signed = false;
         self.raw.clear();
         self.raw.shrink_to(OCTETS_KEPT);
         self.bytes.clear();

@@ -13,11 +13,13 @@ use crate::job::path_text;
 
 mod choice;
 mod ctl;
+mod dkim;
 mod jobs;
 mod time;
 
 pub use choice::{DsnNotify, DsnRet, Flavour, InDoubtMode, TlsMode};
 pub use ctl::{CtlArgs, CtlOrder, CtlShow};
+pub use dkim::{DkimCommand, DkimName, KeygenArgs, RecordArgs};
 pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
@@ -67,6 +69,12 @@ pub enum Command {
     Purge(PurgeArgs),
     /// Read what came back, bounces and complaints: who is not to be mailed any more, and why
     Bounces(BouncesArgs),
+    /// Make keys to sign mail with (DKIM), and show what to publish
+    Dkim {
+        /// What to do.
+        #[command(subcommand)]
+        command: DkimCommand,
+    },
     /// Show how mail for a domain would be sent: queue, servers, policy, limits, and how much an hour; nothing is sent
     Explain(ExplainArgs),
     /// Show or forget what is remembered of receivers from run to run

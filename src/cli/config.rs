@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,10 +15,12 @@ use serde::{Deserialize, Deserializer};
 
 use super::args::{self, DeliveryArgs, DsnNotify, DsnRet, InDoubtMode, TlsMode};
 use super::exit::{Exit, Failure};
+use crate::dkim::Signers;
 use crate::engine::settings::{DomainSettings, QueueSettings, Settings};
 use crate::engine::stop_on::StopRule;
 
 mod check;
+pub(super) mod dkim;
 mod pace;
 mod providers;
 mod relay;
@@ -77,6 +80,7 @@ struct File {
     timeouts: Option<TimeoutKeys>,
     retry: Option<RetryKeys>,
     dsn: Option<DsnKeys>,
+    dkim: Option<Vec<dkim::DkimKeys>>,
     queue: Option<BTreeMap<String, QueueKeys>>,
     domain: Option<BTreeMap<String, DomainKeys>>,
 }
@@ -282,6 +286,11 @@ fn apply_file(settings: &mut Settings, mut file: File) -> Result<()> {
     set_time(&mut retry.run_for, keys.run_for);
     set_time(&mut retry.in_doubt_wait, keys.in_doubt_wait);
     set(&mut retry.in_doubt, keys.in_doubt.map(InDoubtMode::policy));
+    let keys = file.dkim.take().unwrap_or_default().into_iter();
+    let keys: Vec<_> = keys.map(dkim::dkim_key).collect::<Result<_>>()?;
+    let (keys, signers) = keys.into_iter().unzip();
+    settings.dkim = keys;
+    settings.signers = Arc::new(Signers::new(signers));
     let domain = |(pattern, keys): (String, DomainKeys)| DomainSettings {
         pattern,
         tls: keys.tls.policy(),

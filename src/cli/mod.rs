@@ -8,6 +8,7 @@ mod conclude;
 pub mod config;
 mod ctl;
 mod deliver;
+mod dkim;
 pub mod exit;
 mod explain;
 mod feed;
@@ -84,6 +85,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Retry(args) => retry::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Dkim { command } => dkim::run(&command),
         Command::Bounces(args) => bounces::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Hosts(args) => hosts::run(&args),

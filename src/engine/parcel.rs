@@ -5,7 +5,8 @@
 use std::time::Instant;
 
 use crate::batch::{BatchStore, Content};
-use crate::mail::{Envelope, Verdict};
+use crate::dkim::{BodyHash, KeyError, Signers};
+use crate::mail::{Enhanced, Envelope, Scope, Stage, Status, Verdict};
 use crate::smtp::{Dsn, Mail};
 
 /// One message with the recipients of one transaction.
@@ -21,6 +22,7 @@ pub struct Parcel {
     recipients: Vec<String>,
     reverse_path: String,
     utf8: bool,
+    body_hash: BodyHash,
 }
 
 impl Default for Parcel {
@@ -32,6 +34,7 @@ impl Default for Parcel {
             recipients: Vec::new(),
             reverse_path: String::new(),
             utf8: false,
+            body_hash: BodyHash::default(),
         }
     }
 }
@@ -48,13 +51,18 @@ impl Parcel {
     }
 
     /// Reads the message of its envelopes and their addresses. Envelopes that cannot be sent are taken out and
-    /// returned with their verdicts: the bytes changed since the batch was read, or are none that may be sent.
-    pub fn load(&mut self, store: &BatchStore) -> Vec<(Envelope, Verdict)> {
+    /// returned with their verdicts: the bytes changed since the batch was read, or are none that may be sent. What is loaded
+    /// is signed, once for all transactions of the message.
+    pub fn load(&mut self, store: &BatchStore, signers: &Signers) -> Vec<(Envelope, Verdict)> {
         let Some(first) = self.envelopes.first() else {
             return Vec::new();
         };
-        if let Err(error) = store.load(first.message, &mut self.content) {
-            let verdict = error.verdict();
+        let loaded = store.load(first.message, &mut self.content);
+        let ready = match loaded {
+            Ok(()) => self.sign(signers).map_err(|error| unsigned(&error)),
+            Err(error) => Err(error.verdict()),
+        };
+        if let Err(verdict) = ready {
             return self
                 .envelopes
                 .drain(..)
@@ -86,6 +94,16 @@ impl Parcel {
         lost
     }
 
+    fn sign(&mut self, signers: &Signers) -> Result<(), KeyError> {
+        if signers.is_empty() || self.content.is_signed() {
+            return Ok(());
+        }
+        let now = jiff::Timestamp::now().as_second();
+        let signatures = signers.sign(self.content.bytes(), now, &mut self.body_hash)?;
+        self.content.sign(signatures.as_bytes());
+        Ok(())
+    }
+
     /// What the session has to know.
     pub fn mail<'a>(&'a self, dsn: Option<&'a Dsn>) -> Mail<'a, String> {
         Mail {
@@ -97,4 +115,17 @@ impl Parcel {
             dsn,
         }
     }
+}
+
+/// Mail that should be signed does not leave without it.
+fn unsigned(error: &KeyError) -> Verdict {
+    let text = format!("cannot be signed (DKIM): {error}");
+    let enhanced = Enhanced::new(4, 3, 5);
+    Verdict::own(
+        Status::Deferred,
+        Scope::Local,
+        Stage::Batch,
+        enhanced,
+        &text,
+    )
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stop_on::StopRule;
+use crate::dkim::Signers;
 use crate::net::TlsFiles;
 use crate::queue::pace::Rate;
 use crate::retry::InDoubt;
@@ -18,6 +19,17 @@ use crate::suppression::Suppression;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// A key that mail is signed with (DKIM).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DkimKey {
+    /// For mail from this domain and those below it.
+    pub domain: String,
+    /// Where it is published: `selector._domainkey.domain`.
+    pub selector: String,
+    /// The private key, in PEM.
+    pub file: PathBuf,
+}
 
 /// Everything that shapes a run.
 #[derive(Clone, Debug)]
@@ -84,6 +96,10 @@ pub struct Settings {
     pub promote: Promote,
     /// When the run stops because too much of it goes wrong.
     pub stop_on: Vec<StopRule>,
+    /// The keys that mail is signed with, as they were configured.
+    pub dkim: Vec<DkimKey>,
+    /// The same, ready to sign.
+    pub signers: Arc<Signers>,
     /// Whom nothing is sent to.
     pub suppression: Suppression,
     /// How long a worker without mail keeps its session and itself.
@@ -298,6 +314,8 @@ impl Default for Settings {
             sender_refusals: 10,
             promote: Promote::default(),
             stop_on: Vec::new(),
+            dkim: Vec::new(),
+            signers: Arc::default(),
             suppression: Suppression::default(),
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,

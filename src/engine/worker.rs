@@ -324,7 +324,9 @@ impl Worker {
         while self.may_take() && self.desk.take_group(recipients_max, &mut parcel.envelopes) {
             parcel.began = Instant::now();
             let via = Via::none(self.queue);
-            for (envelope, verdict) in parcel.load(&self.shared.store) {
+            for (envelope, verdict) in
+                parcel.load(&self.shared.store, &self.shared.settings.signers)
+            {
                 self.end(envelope, verdict, &via, parcel.began);
             }
             if !parcel.is_empty() {

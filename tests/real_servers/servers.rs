@@ -51,7 +51,8 @@ pub fn sink_program() -> Option<SinkProgram> {
     })
 }
 
-fn variable(name: &str) -> Option<String> {
+/// What `scripts/servers` says of this name.
+pub fn variable(name: &str) -> Option<String> {
     let name = format!("MAILER_TEST_{name}");
     let value = env::var(&name).ok();
     if value.is_none() {

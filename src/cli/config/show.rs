@@ -50,6 +50,12 @@ pub fn to_toml(settings: &Settings) -> String {
         file.table(&format!("domain.{}", text(&domain.pattern)));
         file.set("tls", text(TlsMode::of(domain.tls).name()), "");
     }
+    for key in &settings.dkim {
+        file.table("[dkim]");
+        file.set("domain", text(&key.domain), "");
+        file.set("selector", text(&key.selector), "");
+        file.set("key", text(&key.file.to_string_lossy()), "");
+    }
     for queue in &settings.queues {
         show_queue(queue, &mut file);
     }
