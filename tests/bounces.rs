@@ -120,6 +120,13 @@ fn who_is_not_to_be_mailed_any_more_goes_to_the_list_once() {
     let (_, _, stderr) = mailer(&arguments, &mbox());
     assert!(stderr.contains("; 0 added to "), "{stderr}");
     assert_eq!(std::fs::read_to_string(&list).unwrap(), text);
+    // An address that would be a remark is none, and is known again.
+    let odd =
+        b"X-Failed-Recipients: #odd@exim.example\n\n  #odd@exim.example\n    550 no such user\n";
+    let (_, _, stderr) = mailer(&arguments, odd);
+    assert!(stderr.contains("; 1 added to "), "{stderr}");
+    let (_, _, stderr) = mailer(&arguments, odd);
+    assert!(stderr.contains("; 0 added to "), "{stderr}");
 }
 
 #[test]

@@ -131,6 +131,8 @@ impl<'a> List<'a> {
             seen: HashSet::new(),
             lines: csv::WriterBuilder::new()
                 .flexible(true)
+                // `#a@example.org` is an address: quoted, lest it be a remark.
+                .comment(Some(b'#'))
                 .from_writer(Vec::new()),
             is_open_line: text.last().is_some_and(|last| *last != b'\n'),
             date: Timestamp::now().strftime("%Y-%m-%d").to_string(),
@@ -149,9 +151,11 @@ impl<'a> List<'a> {
             reason,
             ..
         } = finding;
-        let why = format!("{} {} {status} {reason}", kind.name(), self.date);
+        let parts = [kind.name(), &self.date, status, reason];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        let why = parts.collect::<Vec<_>>().join(" ");
         // Into memory: it cannot fail.
-        let _ = self.lines.write_record([who, "", why.trim_end()]);
+        let _ = self.lines.write_record([who, "", &why]);
     }
 
     /// Appends what is new, in one write. Returns how many.

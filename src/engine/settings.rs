@@ -21,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A key that mail is signed with (DKIM).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DkimKey {
     /// For mail from this domain and those below it.
     pub domain: String,

@@ -2,6 +2,7 @@
 
 use super::show::show;
 use super::*;
+use crate::engine::settings::DkimKey;
 
 fn failure(text: &str) -> (Exit, String, String) {
     let error = parse(text, "f.toml").unwrap_err();
@@ -66,17 +67,18 @@ fn what_config_prints_has_the_same_effect_when_read() {
 fn config_shows_every_key() {
     let all = to_toml(&Settings {
         queues: vec![QueueSettings::default()],
+        dkim: vec![DkimKey::default()],
         ..Settings::default()
     });
     let (_, message, _) = failure("nonsense = 1");
-    let tables = ["[timeouts]", "[retry]", "[queue.q]", "[dsn]"]
+    let tables = ["[timeouts]", "[retry]", "[queue.q]", "[dsn]", "[[dkim]]"]
         .map(|table| failure(&format!("{table}\nnonsense = 1")).1);
     for list in tables.iter().chain([&message]) {
         for key in list
             .split('`')
             .skip(3)
             .step_by(2)
-            .filter(|key| !["timeouts", "retry", "queue", "dsn", "domain"].contains(key))
+            .filter(|key| !["timeouts", "retry", "queue", "dsn", "dkim"].contains(key))
         {
             assert!(
                 all.contains(&format!("{key} = ")),
