@@ -81,8 +81,7 @@ fn of_delivery_status(message: &Message<'_>) -> Option<Vec<Finding>> {
     Some(people.filter_map(finding).take(FINDINGS_MAX).collect())
 }
 
-/// RFC 5965: who complained is in Original-Rcpt-To, if the provider tells; else in our own X-Envelope-To of the message that
-/// comes with it.
+/// RFC 5965: who complained is in Original-Rcpt-To, if the provider tells.
 fn of_feedback(message: &Message<'_>) -> Option<Vec<Finding>> {
     let part = part_of(message, "message", &["feedback-report"])?;
     let fields = groups(part.contents()).next().unwrap_or_default();
