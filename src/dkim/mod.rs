@@ -1,7 +1,7 @@
 //! DKIM signatures (RFC 6376, and RFC 8463 for Ed25519), made while mail is sent.
 //!
 //! `a=` rsa-sha256 or ed25519-sha256, `c=relaxed/relaxed`; no `l=`, `i=`, `x=` or `z=`. What is signed: From and whatever else of
-//! `FIELDS` is there; those that `OVERSIGNED` names once more than they are there, so that nobody can add another (RFC 6376 8.15).
+//! `FIELDS` is there; most of them are named once more than they are there, so that nobody can add another (RFC 6376 8.15).
 //! A domain with two keys gets two signatures, neither of which signs the other: who does not know Ed25519 reads the RSA one.
 //!
 //! The body is hashed once for all signatures of a message, and not again for a message with the same body ([`BodyHash`]).
@@ -24,41 +24,26 @@ use crate::mail::Domain;
 use crate::mail::address_list::AddressList;
 pub use key::{KEY_BITS_MIN, Key, KeyError, Kind};
 
-/// The fields that are signed if they are there, in the order of `h=`.
-const FIELDS: [&str; 18] = [
-    "From",
-    "Sender",
-    "Reply-To",
-    "To",
-    "Cc",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
-    "In-Reply-To",
-    "References",
-    "List-Id",
-    "List-Unsubscribe",
-    "List-Unsubscribe-Post",
-    "Feedback-ID",
-    "Precedence",
-];
-/// Those of them of which nobody may add one.
-const OVERSIGNED: [&str; 12] = [
-    "From",
-    "Sender",
-    "Reply-To",
-    "To",
-    "Cc",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "MIME-Version",
-    "Content-Type",
-    "List-Unsubscribe",
-    "List-Unsubscribe-Post",
+/// The fields that are signed if they are there, in the order of `h=`, and whether nobody may add another.
+const FIELDS: [(&str, bool); 18] = [
+    ("From", true),
+    ("Sender", true),
+    ("Reply-To", true),
+    ("To", true),
+    ("Cc", true),
+    ("Subject", true),
+    ("Date", true),
+    ("Message-ID", true),
+    ("MIME-Version", true),
+    ("Content-Type", true),
+    ("Content-Transfer-Encoding", false),
+    ("In-Reply-To", false),
+    ("References", false),
+    ("List-Id", false),
+    ("List-Unsubscribe", true),
+    ("List-Unsubscribe-Post", true),
+    ("Feedback-ID", false),
+    ("Precedence", false),
 ];
 /// `h=` is folded behind a name once a line is so long, in octets.
 const LINE_FULL: usize = 60;
@@ -186,7 +171,7 @@ impl Signer {
 /// last comes first (RFC 6376 5.4.2).
 fn select(fields: &[&[u8]]) -> (String, Vec<u8>) {
     let (mut names, mut data, mut line) = (String::new(), Vec::new(), 0);
-    for name in FIELDS {
+    for (name, is_sole) in FIELDS {
         let named = fields
             .iter()
             .rev()
@@ -197,7 +182,7 @@ fn select(fields: &[&[u8]]) -> (String, Vec<u8>) {
             data.extend_from_slice(b"\r\n");
             count += 1;
         }
-        if OVERSIGNED.contains(&name) {
+        if is_sole {
             count += 1;
         }
         for _ in 0..count {
