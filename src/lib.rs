@@ -6,15 +6,16 @@
 //! |---|---|---|
 //! | face | `cli`, `report`, `progress`, `sink` | sockets and locks in `cli` |
 //! | engine | `engine` | printing, argument parsing |
-//! | world | `net`, `dns`, `batch`, `control`, `ledger`, `job`, `hosts` | policy, printing |
+//! | world | `net`, `dns`, `batch`, `control`, `ledger`, `job`, `hosts`, `data` | policy, printing |
 //! | decisions | `route`, `queue`, `retry`, `suppression` | I/O, threads, a clock |
-//! | formats | `mbox`, `smtp`, `dkim`, `bounce` | I/O, threads, a clock |
+//! | formats | `mbox`, `smtp`, `dkim`, `bounce`, `merge` | I/O, threads, a clock |
 //! | words | `mail` | I/O, threads, a clock |
 
 pub mod batch;
 pub mod bounce;
 pub mod cli;
 pub mod control;
+pub mod data;
 pub mod dkim;
 pub mod dns;
 pub mod engine;
@@ -23,6 +24,7 @@ pub mod job;
 pub mod ledger;
 pub mod mail;
 pub mod mbox;
+pub mod merge;
 pub mod net;
 pub mod progress;
 pub mod queue;

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 /// Layers from the bottom up, with their rooms.
 const LAYERS: [(&str, &[&str]); 6] = [
     ("words", &["mail"]),
-    ("formats", &["mbox", "smtp", "dkim", "bounce"]),
+    ("formats", &["mbox", "smtp", "dkim", "bounce", "merge"]),
     ("decisions", &["route", "queue", "retry", "suppression"]),
     (
         "world",
-        &["net", "dns", "batch", "control", "ledger", "job", "hosts"],
+        &[
+            "net", "dns", "batch", "control", "ledger", "job", "hosts", "data",
+        ],
     ),
     ("engine", &["engine"]),
     ("face", &["cli", "report", "progress", "sink"]),

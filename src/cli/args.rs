@@ -12,12 +12,14 @@ use crate::engine::stop_on::StopRule;
 use crate::job::path_text;
 
 mod choice;
+mod compose;
 mod ctl;
 mod dkim;
 mod jobs;
 mod time;
 
 pub use choice::{DsnNotify, DsnRet, Flavour, InDoubtMode, TlsMode};
+pub use compose::{ComposeArgs, DataArgs, DataFormat, MergeArgs};
 pub use ctl::{CtlArgs, CtlOrder, CtlShow};
 pub use dkim::{DkimCommand, DkimName, KeygenArgs, RecordArgs};
 pub use jobs::{
@@ -47,6 +49,8 @@ pub enum Command {
     Send(SendArgs),
     /// Deliver a batch to embedded receivers on loopback: the whole engine, real sockets, nothing leaves the machine
     Rehearse(RehearseArgs),
+    /// Make messages of a template and rows of data, as an mbox: mailer compose letter.md --data people.csv | mailer send -
+    Compose(ComposeArgs),
     /// Show what is understood of each message of a batch; nothing is sent
     Inspect(InspectArgs),
     /// Go on with an unfinished job; without a name, with all that nobody runs (for cron: silent if there is none)
@@ -97,6 +101,9 @@ pub struct BouncesArgs {
     /// The reverse-path that the mail had, as in bounces+{address}@example.org, where ann=example.com stands for ann@example.com
     #[arg(long, value_name = "PATTERN")]
     pub verp: Option<Verp>,
+    /// Whose the tokens are, for a pattern such as bounces+{token}@example.org: CSV with the columns token and address (or email)
+    #[arg(long, value_name = "FILE", requires = "verp")]
+    pub tokens: Option<PathBuf>,
 }
 
 /// How a batch is read.

@@ -10,10 +10,13 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::args::BouncesArgs;
+use super::compose::unreadable as data_failure;
 use super::exit::{Exit, Failure};
 use super::say;
 use crate::batch::{Input, each_message};
 use crate::bounce::{self, Finding, Kind, Verp};
+use crate::data;
+use crate::mail::Mailbox;
 use crate::report::summary::plural;
 use crate::suppression::Suppression;
 
@@ -32,6 +35,7 @@ struct Totals {
 /// # Errors
 /// A [`Failure`]: an input that cannot be read or is no mailbox, a list that cannot be read or written.
 pub fn run(args: &BouncesArgs) -> Result<Exit> {
+    let verp = verp(args)?;
     let mut list = args.add_to.as_deref().map(List::open).transpose()?;
     let mut out = csv::Writer::from_writer(io::stdout().lock());
     let mut totals = Totals::default();
@@ -41,13 +45,7 @@ pub fn run(args: &BouncesArgs) -> Result<Exit> {
     for path in &args.mailbox {
         let mut each = |message: &[u8]| {
             if outcome.is_ok() {
-                outcome = take(
-                    message,
-                    args.verp.as_ref(),
-                    &mut out,
-                    &mut list,
-                    &mut totals,
-                );
+                outcome = take(message, verp.as_ref(), &mut out, &mut list, &mut totals);
             }
         };
         let read = each_message(Input::from_arg(path.as_os_str()), &mut each);
@@ -60,6 +58,43 @@ pub fn run(args: &BouncesArgs) -> Result<Exit> {
     }
     say::complain(totals.line(args.add_to.as_deref()));
     Ok(Exit::Done)
+}
+
+/// The pattern, and whose its tokens are.
+fn verp(args: &BouncesArgs) -> Result<Option<Verp>> {
+    let Some(mut verp) = args.verp.clone() else {
+        return Ok(None);
+    };
+    let Some(path) = &args.tokens else {
+        if verp.needs_tokens() {
+            let what = "--verp has {token}, and nothing says whose a token is";
+            let hint = "give the file that `mailer compose --tokens` wrote: --tokens FILE";
+            return Err(Failure::new(Exit::Usage, what).hint(hint).into());
+        }
+        return Ok(Some(verp));
+    };
+    let format = data::Format::Csv {
+        delimiter: None,
+        encoding: None,
+    };
+    let path = Some(path.clone());
+    let mut rows = data::open(&data::Source::Text { path, format }).map_err(data_failure)?;
+    while let Some(placed) = rows.next_row().map_err(data_failure)? {
+        let row = &placed.row;
+        let address = row.text("address").or_else(|| row.text("email"));
+        let mailbox = address.and_then(|address| Mailbox::parse(address.as_bytes()).ok());
+        let (Some(token), Some(mailbox)) = (row.text("token"), mailbox) else {
+            let what = format!(
+                "{} line {}: neither token nor address in it",
+                rows.name(),
+                placed.line
+            );
+            let hint = "its first line names the columns token and address";
+            return Err(Failure::new(Exit::Data, what).hint(hint).into());
+        };
+        verp.add_token(&token, mailbox);
+    }
+    Ok(Some(verp))
 }
 
 fn take(

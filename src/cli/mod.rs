@@ -4,6 +4,7 @@ pub mod args;
 pub mod batch;
 mod bounces;
 mod cancel;
+mod compose;
 mod conclude;
 pub mod config;
 mod ctl;
@@ -24,6 +25,7 @@ mod report;
 mod resume;
 mod retry;
 mod say;
+mod secret;
 mod send;
 mod settle;
 mod sink;
@@ -86,6 +88,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Cancel(args) => cancel::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Dkim { command } => dkim::run(&command),
+        Command::Compose(args) => compose::run(&args),
         Command::Bounces(args) => bounces::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Hosts(args) => hosts::run(&args),

@@ -1,6 +1,5 @@
 //! The keys that mail is signed with: read, and checked before anything is sent.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -80,15 +79,7 @@ pub fn private_key(path: &Path) -> Result<Key> {
             format!("{shown}: cannot read the DKIM key: {error}"),
         )
     };
-    let mode = std::fs::metadata(path)
-        .map_err(unreadable)?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
-        let what = format!("{shown}: others can read this DKIM key");
-        let hint = format!("chmod 600 {shown}");
-        return Err(Failure::new(Exit::Permission, what).hint(hint).into());
-    }
+    super::super::secret::private(path, "DKIM key")?;
     let pem = std::fs::read(path).map_err(unreadable)?;
     let key = Key::from_pem(&pem);
     key.map_err(|error| Failure::new(Exit::Config, format!("{shown}: DKIM key: {error}")).into())
