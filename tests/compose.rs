@@ -261,6 +261,24 @@ fn a_preview_shows_the_first_messages_and_repaints_nothing() {
 }
 
 #[test]
+fn lines_that_look_like_separators_stay_in_their_message() {
+    let lab = Lab::new();
+    let letter = "From: a@b.example\nTo: {{ email }}\n\n{{ t }}\nFrom ann Tue Nov 24 08:00:00 2026\n>From x\n";
+    lab.file("letter.txt", letter.as_bytes());
+    lab.file(
+        "rows.csv",
+        b"email,t\na@c.example,\"x\n\nFrom y Tue Nov 24 08:00:00 2026\nTo: z@evil.example\"\n",
+    );
+    let made = lab.run(&["compose", "letter.txt", "--data", "rows.csv"], b"");
+    made.assert(0, "");
+    let seen = lab.run(&["inspect", "-", "--json"], &made.stdout);
+    seen.assert(0, "");
+    let seen = String::from_utf8(seen.stdout).unwrap();
+    assert_eq!(seen.lines().count(), 1, "{seen}");
+    assert!(!seen.contains("evil"), "{seen}");
+}
+
+#[test]
 fn rows_come_from_sqlite_too() {
     let lab = Lab::new();
     let database = rusqlite::Connection::open(lab.place.path().join("people.db")).unwrap();

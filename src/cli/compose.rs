@@ -325,6 +325,13 @@ fn source(args: &DataArgs) -> Source {
             query: args.query.clone().unwrap_or_default(),
         };
     }
+    if let Some(url) = &args.postgres {
+        return Source::Postgres {
+            url: url.clone(),
+            password: std::env::var("PGPASSWORD").ok(),
+            query: args.query.clone().unwrap_or_default(),
+        };
+    }
     let path = args.data.clone().filter(|path| path.as_os_str() != "-");
     let extension = path.as_deref().and_then(Path::extension);
     let is_json = match args.format {

@@ -1,4 +1,4 @@
-//! Data for mail merge: rows from CSV, JSON lines and SQLite, one at a time, whatever the size.
+//! Data for mail merge: rows from CSV, JSON lines, SQLite and PostgreSQL, one at a time, whatever the size.
 //!
 //! [`Rows`] hands out a row after the other. What is wrong with one row ([`DataError::Row`]) ends nothing: the next row can be
 //! asked for. [`template`] reads the files that a template is made of.
@@ -9,6 +9,7 @@ mod csv_rows;
 mod first_time;
 mod json_rows;
 mod metered;
+mod postgres_rows;
 mod sqlite_rows;
 pub mod template;
 
@@ -38,6 +39,15 @@ pub enum Source {
     Sqlite {
         /// The database.
         path: PathBuf,
+        /// A SELECT.
+        query: String,
+    },
+    /// A query to a PostgreSQL database.
+    Postgres {
+        /// `postgres://USER@HOST/DATABASE`, or libpq's words.
+        url: String,
+        /// For a URL without one.
+        password: Option<String>,
         /// A SELECT.
         query: String,
     },
@@ -153,6 +163,14 @@ pub fn open(source: &Source) -> Result<Box<dyn Rows>, DataError> {
             }
         }
         Source::Sqlite { path, query } => Ok(Box::new(sqlite_rows::SqliteRows::open(path, query)?)),
+        Source::Postgres {
+            url,
+            password,
+            query,
+        } => {
+            let rows = postgres_rows::PostgresRows::open(url, query, password.clone())?;
+            Ok(Box::new(rows))
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! What is compared: every message octet by octet but for trace fields, its envelope, that nothing came twice, and the report.
 
 mod batch;
+mod database;
 mod dkim;
 mod expected;
 mod faults;

@@ -53,7 +53,7 @@ pub struct ComposeArgs {
 
 /// Where rows come from.
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["data", "sqlite"])))]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["data", "sqlite", "postgres"])))]
 pub struct DataArgs {
     /// A CSV file with names in its first line, or JSON lines (.jsonl, .ndjson); '-' is standard input
     #[arg(long, value_name = "FILE")]
@@ -70,6 +70,9 @@ pub struct DataArgs {
     /// A SQLite database, which is only read
     #[arg(long, value_name = "FILE", requires = "query")]
     pub sqlite: Option<PathBuf>,
+    /// A PostgreSQL database, as postgres://USER@HOST/DATABASE; without a password in it, that of the environment variable PGPASSWORD
+    #[arg(long, value_name = "URL", requires = "query")]
+    pub postgres: Option<String>,
     /// The SELECT whose rows are meant
     #[arg(long, value_name = "SQL", conflicts_with = "data")]
     pub query: Option<String>,
