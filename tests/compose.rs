@@ -90,6 +90,12 @@ fn a_job_composed_twice_is_the_same_and_nobody_is_mailed_twice() {
     first.assert(0, "");
     let again = lab.compose(&fixture("people.csv"), &["--job", "weekly-48"]);
     assert!(first.stdout == again.stdout, "another run, other bytes");
+    let kept = lab.place.path().join("mailer/composed/weekly-50");
+    std::fs::write(kept, "2026-01-02T03:04:05Z").unwrap();
+    let later = lab.compose(&fixture("people.csv"), &["--job", "weekly-50"]);
+    let later = String::from_utf8(later.stdout).unwrap();
+    let date = "\nDate: Fri, 2 Jan 2026 03:04:05 +0000\n";
+    assert_eq!(later.matches(date).count(), 3, "{later}");
     let rows = lab.compose(&fixture("people.jsonl"), &["--job", "weekly-48"]);
     assert!(first.stdout == rows.stdout, "the same rows from JSON lines");
     let other = lab.compose(&fixture("people.csv"), &["--job", "weekly-49"]);

@@ -2,7 +2,7 @@
 //!
 //! The key of a mail is its recipient and its Message-ID; without one, the digest of what leaves (a Date that is added
 //! does not count). A message or an address that is unfit counts as what it is, byte by byte: once somebody has put
-//! it right, it is another one. A key has 128 bits of SHA-256: a collision would be mail that is lost,
+//! it right, it is another one. With `--once-per-recipient` the recipient alone is the key. A key has 128 bits of SHA-256: a collision would be mail that is lost,
 //! and must not be had by chance nor by craft.
 //!
 //! Memory: 16 bytes of key per recipient of the job, in a hash table.
@@ -27,6 +27,11 @@ impl Identity {
     /// Of a message with this Message-ID.
     pub(super) fn of_message_id(value: &[u8]) -> Identity {
         Identity::of(b'm', value)
+    }
+
+    /// Of any that a recipient is to get once: they are all the same.
+    pub(super) fn of_any() -> Identity {
+        Identity::of(b'a', b"")
     }
 
     /// Of one without, by what leaves of it.

@@ -17,6 +17,8 @@ pub struct ReadOptions {
     pub to_file: Option<PathBuf>,
     /// `--fold-long-lines`: break lines over 998 octets instead of refusing their message.
     pub fold_long_lines: bool,
+    /// `--once-per-recipient`: in a job with a name, mail is known by its recipient alone.
+    pub once_per_recipient: bool,
     /// Where standard input is kept until it is sent. The file has no name: it vanishes with the process.
     pub spool_dir: PathBuf,
     /// What the user typed behind `mailer`, for hints that say how to type it again.
@@ -34,6 +36,7 @@ impl ReadOptions {
             resend: false,
             to_file: None,
             fold_long_lines: false,
+            once_per_recipient: false,
             spool_dir: std::env::temp_dir(),
             command: "send",
             date,

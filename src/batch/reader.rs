@@ -299,6 +299,9 @@ impl BatchReader {
         if is_invalid {
             return Some(unfit);
         }
+        if self.store.options.once_per_recipient {
+            return Some(Identity::of_any());
+        }
         let header = scan.header();
         let mut ids = self.fields.of_kind(FieldKind::MessageId);
         let id = ids.next().and_then(|field| header.get(field.value()));

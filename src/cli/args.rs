@@ -16,6 +16,7 @@ mod compose;
 mod ctl;
 mod dkim;
 mod jobs;
+mod part;
 mod time;
 
 pub use choice::{DsnNotify, DsnRet, Flavour, InDoubtMode, TlsMode};
@@ -26,6 +27,7 @@ pub use jobs::{
     CancelArgs, JobsArgs, PurgeArgs, ReportArgs, ReportFormat, ResumeArgs, RetryArgs, SettleArgs,
     StateArgs, StatusArgs,
 };
+pub use part::{PartArgs, SampleArgs};
 pub use time::{TimeOfDay, duration, rate_text, time_of_day};
 
 /// A thread-based batch mailer: delivers composed messages straight to the receiving servers.
@@ -133,6 +135,9 @@ pub struct ReadArgs {
     /// Refuse the whole batch if any message or address in it is invalid
     #[arg(long)]
     pub strict: bool,
+    /// `--once-per-recipient`: kept with the job, since its mail is known by it
+    #[arg(skip)]
+    pub once_per_recipient: bool,
     /// The command that reads it, for hints that say what to type
     #[arg(skip)]
     #[serde(skip)]
@@ -306,6 +311,9 @@ pub struct JobArgs {
     /// Name of the job: what is piped under it again is sent only to those who are not in it yet
     #[arg(long, value_name = "NAME", value_parser = job_name)]
     pub job: Option<String>,
+    /// Each recipient gets one message of the job, whichever comes first: who got one gets no other, whatever its Message-ID
+    #[arg(long, requires = "job")]
+    pub once_per_recipient: bool,
     /// Send a batch again that was sent a short time ago
     #[arg(long)]
     pub again: bool,
@@ -333,6 +341,12 @@ pub struct SendArgs {
     /// Which job it belongs to.
     #[command(flatten)]
     pub job: JobArgs,
+    /// Which of it.
+    #[command(flatten)]
+    pub part: PartArgs,
+    /// Or only samples of it.
+    #[command(flatten)]
+    pub sample: SampleArgs,
     /// How it is delivered.
     #[command(flatten, next_help_heading = "Delivery")]
     pub delivery: DeliveryArgs,

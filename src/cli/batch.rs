@@ -190,6 +190,7 @@ pub fn options(args: &ReadArgs, spool: &Path) -> Result<ReadOptions> {
         resend: args.resend,
         to_file: args.to_file.clone(),
         fold_long_lines: args.fold_long_lines,
+        once_per_recipient: args.once_per_recipient,
         spool_dir: spool.to_path_buf(),
         command: args.command,
         ..ReadOptions::new(date_now())

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::args::{DeliveryArgs, JobArgs, ReadArgs};
 use super::batch;
+use super::exit::{Exit, Failure};
 use super::flags::{JobFlags, numbering};
 use super::job::{failure, now_ms};
 use crate::job::{self, Decision, Digest, Job, JobCard, JobState, NewCard, StateDir, StateLock};
@@ -29,7 +30,7 @@ pub enum Found {
 /// Finds or makes the job.
 ///
 /// # Errors
-/// A [`Failure`](crate::cli::exit::Failure): another process works on it, or the state directory cannot be used.
+/// A [`Failure`]: another process works on it, or the state directory cannot be used.
 pub fn job(
     state: &StateDir,
     read: &ReadArgs,
@@ -118,6 +119,7 @@ impl Asked<'_> {
 
     /// Goes on with a job that is held by us.
     fn go_on(&self, mut job: Job) -> Result<Found> {
+        self.check_keys(&job)?;
         let flags = stored(self.read, self.flags)?;
         job.update(|card| {
             if card.state == JobState::Finished {
@@ -135,6 +137,25 @@ impl Asked<'_> {
             job: Box::new(job),
             is_new: false,
         })
+    }
+}
+
+impl Asked<'_> {
+    /// What a job knows its mail by cannot change: somebody would get it twice.
+    fn check_keys(&self, job: &Job) -> Result<()> {
+        let once = JobFlags::from_card(job.card())?.read.once_per_recipient;
+        if job.card().name.is_none() || once == self.read.once_per_recipient {
+            return Ok(());
+        }
+        let (how, hint) = match once {
+            true => ("with", "give it again"),
+            false => ("without", "leave it out"),
+        };
+        let name = job.card().name.as_deref().unwrap_or_default();
+        let what = format!("job {name} was begun {how} --once-per-recipient");
+        Err(Failure::new(Exit::Usage, what)
+            .hint(format!("{hint}, or give another --job name"))
+            .into())
     }
 }
 
@@ -194,7 +215,6 @@ fn stored(read: &ReadArgs, flags: &DeliveryArgs) -> Result<serde_json::Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::exit::Exit;
 
     #[test]
     fn a_job_that_was_cancelled_after_the_look_at_it_does_not_go_on() {
@@ -220,7 +240,7 @@ mod tests {
         })
         .unwrap();
         let error = match asked.job(&state, lock(), Some(seen.clone()), None) {
-            Err(error) => error.downcast::<crate::cli::exit::Failure>().unwrap(),
+            Err(error) => error.downcast::<Failure>().unwrap(),
             Ok(_) => panic!("it is held"),
         };
         assert_eq!(error.exit, Exit::Pending);

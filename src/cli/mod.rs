@@ -24,6 +24,7 @@ mod rehearse;
 mod report;
 mod resume;
 mod retry;
+mod sample;
 mod say;
 mod secret;
 mod send;
@@ -68,6 +69,7 @@ fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Send(mut args) => {
             args.read.command = "send";
+            args.read.once_per_recipient = args.job.once_per_recipient;
             send::run(&args)
         }
         Command::Rehearse(mut args) => {

@@ -155,6 +155,7 @@ fn go_on(state: &StateDir, mut job: Job, args: &ResumeArgs, span: &mut Span) -> 
     let id = job.id().to_owned();
     job.update(|card| card.runs += 1).map_err(job::failure)?;
     span.limit(&mut settings);
+    settings.portion = args.part.portion();
     let plan = Plan {
         job,
         batch,

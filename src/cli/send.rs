@@ -12,7 +12,7 @@ use super::find::{self, Found};
 use super::job::view::View;
 use super::target::Target;
 use super::watch::Told;
-use super::{config, job, say};
+use super::{config, job, sample, say};
 use crate::batch::inspect;
 use crate::engine::settings::Settings;
 use crate::job::{Job, JobCard, JobState, StateDir};
@@ -27,6 +27,10 @@ pub fn run(args: &SendArgs) -> Result<Exit> {
     if let Some(guard) = args.job.guard {
         settings.guard = guard;
     }
+    if let Some(to) = &args.sample.test_to {
+        return sample::run(args, to, settings);
+    }
+    settings.portion = args.part.portion();
     send(&args.read, &args.job, &args.delivery, &args.show, settings).map(|(exit, _)| exit)
 }
 

@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `run` | puts a run together and takes it apart |
-//! | `router`, `past` | intake thread, router thread; what earlier runs left |
+//! | `router`, `past`, `portion` | intake thread, router thread; what earlier runs left; which of it this run takes |
 //! | `queue` | a queue's thread: an actor around its dispatcher |
 //! | `worker`, `desk`, `teller`, `parcel` | a worker's thread; the envelopes it answers for; the attempts it tells; the message it sends |
 //! | `dial`, `sources`, `session` | opening a session; from which address; the blocking driver of one |
@@ -40,6 +40,7 @@ mod parts;
 pub mod past;
 pub mod permits;
 pub mod pool;
+pub mod portion;
 pub mod promoted;
 pub mod queue;
 pub mod reach;

@@ -163,7 +163,7 @@ pub fn take_up(
     let gauges = &shared.gauges;
     gauges.recipients.fetch_add(past.in_store as u64, Relaxed);
     let mut chunk = Vec::with_capacity(CHUNK);
-    let mut expired = Vec::new();
+    let mut left = Vec::new();
     for number in 0..shared.store.message_count() as u32 {
         let message = MessageNo(number);
         gauges.messages.fetch_add(1, Relaxed);
@@ -176,9 +176,9 @@ pub fn take_up(
                 continue;
             };
             if past.has_expired(recipient) {
-                expired.push((recipient, Status::Expired));
-                if expired.len() >= CHUNK {
-                    teller.leave(std::mem::take(&mut expired));
+                left.push((recipient, Status::Expired));
+                if left.len() >= CHUNK {
+                    teller.leave(std::mem::take(&mut left));
                 }
                 continue;
             }
@@ -201,6 +201,13 @@ pub fn take_up(
                 teller.add(&unsent_attempt(&envelope, verdict));
                 continue;
             }
+            if !shared.settings.portion.takes(mailbox.domain()) {
+                left.push((recipient, retry::pending(passage)));
+                if left.len() >= CHUNK {
+                    teller.leave(std::mem::take(&mut left));
+                }
+                continue;
+            }
             chunk.push(Addressed {
                 envelope,
                 not_before,
@@ -212,7 +219,7 @@ pub fn take_up(
         }
     }
     let _ = to_router.send(chunk);
-    teller.leave(expired);
+    teller.leave(left);
 }
 
 /// Found unfit by the run that read it, which did not come to record why.

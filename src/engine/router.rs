@@ -21,8 +21,9 @@ use super::shared::Shared;
 use super::teller::Teller;
 use crate::batch::{Arrival, BatchError, BatchReader};
 use crate::ledger::{Attempt, Via};
-use crate::mail::{DestinationId, Domain, Envelope, QueueId, Status, Verdict};
+use crate::mail::{DestinationId, Domain, Envelope, QueueId, RecipientNo, Status, Verdict};
 use crate::queue::event::Event;
+use crate::retry;
 use crate::route::{self, Interner, RouteTable};
 use crate::smtp::TlsPolicy;
 
@@ -107,11 +108,13 @@ struct Pending {
     addressed: Vec<Addressed>,
     /// Verdicts on mail that is not sent at all.
     unsent: Vec<Attempt>,
+    /// Mail that another run may take.
+    left: Vec<(RecipientNo, Status)>,
 }
 
 impl Pending {
     fn len(&self) -> usize {
-        self.addressed.len() + self.unsent.len()
+        self.addressed.len() + self.unsent.len() + self.left.len()
     }
 
     /// Hands it on, once it can be found again by a later run: the journal must name nobody whom the index does not know. False
@@ -124,18 +127,20 @@ impl Pending {
     ) -> bool {
         let addressed = std::mem::replace(&mut self.addressed, Vec::with_capacity(CHUNK));
         let unsent = std::mem::take(&mut self.unsent);
+        let mut left = std::mem::take(&mut self.left);
         if let Err(error) = shared.store.flush() {
             shared.book.fail(&error);
             let addressed = addressed.iter().map(|one| one.envelope.recipient);
             let unsent = unsent.iter().map(|one| one.recipient);
-            let left = addressed.chain(unsent).map(|who| (who, Status::Queued));
-            shared.book.enter(Entry::Left {
-                recipients: left.collect(),
-            });
+            left.extend(addressed.chain(unsent).map(|who| (who, Status::Queued)));
+            shared.book.enter(Entry::Left { recipients: left });
             return false;
         }
         unsent.iter().for_each(|attempt| teller.add(attempt));
         teller.tell();
+        if !left.is_empty() {
+            teller.leave(left);
+        }
         let _ = to_router.send(addressed);
         true
     }
@@ -188,6 +193,9 @@ fn admit(
         };
         match unsent {
             Ok(verdict) => pending.unsent.push(unsent_attempt(&envelope, verdict)),
+            Err(mailbox) if !shared.settings.portion.takes(mailbox.domain()) => {
+                pending.left.push((recipient.no, retry::pending(passage)));
+            }
             Err(mailbox) => pending.addressed.push(Addressed {
                 envelope,
                 not_before,

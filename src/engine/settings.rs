@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::portion::Portion;
 use super::stop_on::StopRule;
 use crate::dkim::Signers;
 use crate::net::TlsFiles;
@@ -102,6 +103,8 @@ pub struct Settings {
     pub signers: Arc<Signers>,
     /// Whom nothing is sent to.
     pub suppression: Suppression,
+    /// Which of the mail this run takes.
+    pub portion: Portion,
     /// How long a worker without mail keeps its session and itself.
     pub idle: Duration,
     /// How long a session may be used at most; time, not count, so that fast servers get more mail than slow ones.
@@ -317,6 +320,7 @@ impl Default for Settings {
             dkim: Vec::new(),
             signers: Arc::default(),
             suppression: Suppression::default(),
+            portion: Portion::default(),
             idle: 2 * SECOND,
             session_age_max: 300 * SECOND,
             timeouts: Timeouts::default(),

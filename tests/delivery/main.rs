@@ -25,6 +25,7 @@ mod memory; // what is remembered of receivers
 mod nights; // what the second run knows from the first
 mod pace; // how many sessions, and how fast
 mod peers; // servers that no standard foresees
+mod portion; // a part of the mail now, the rest later; samples
 mod promotion; // sites that get queues of their own while the run goes on
 mod queues; // which queue handles what, and that none waits for another
 mod refusals; // servers that want no mail of ours

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeliveryArgs, ShowArgs, duration};
+use super::{DeliveryArgs, PartArgs, ShowArgs, duration};
 
 /// Where jobs are.
 #[derive(Args, Debug, Default, Clone)]
@@ -24,6 +24,9 @@ pub struct ResumeArgs {
     /// The job: its id, the beginning of it, or the name that it was given
     #[arg(value_name = "JOB")]
     pub job: Option<String>,
+    /// Which of it.
+    #[command(flatten)]
+    pub part: PartArgs,
     /// How it is delivered, where that is to differ from what the job was begun with.
     #[command(
         flatten,
