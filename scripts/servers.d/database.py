@@ -47,4 +47,6 @@ class Database:
 
         command = ["/usr/bin/env", "LD_LIBRARY_PATH=" + libraries, programs / "postgres", "-D", base / "data", *words]
         self.run("postgres", command, answers, libraries=False, cwd=base, **who)
+        self.env["MAILER_TEST_POSTGRES_PROGRAMS"] = programs
+        self.env["MAILER_TEST_POSTGRES_LIBRARIES"] = libraries
         self.env["MAILER_TEST_POSTGRES"] = "postgres://mailer:%s@127.0.0.1:%d/postgres" % (PASSWORD.replace(" ", "%20"), port)

@@ -111,6 +111,8 @@ mod tests {
         let id = |job, key| Identity::new(job, key).message_id();
         assert_eq!(id("a", "b"), id("a", "b"));
         assert_ne!(id("a", "bc"), id("ab", "c"), "where one ends counts");
+        assert_ne!(id("a", "b"), id("c", "b"));
+        assert_ne!(id("a", "b"), id("a", "c"));
         assert_eq!(id("a", "b").len(), 24);
         assert!(Identity::new("a", "b").boundary(1).starts_with("=_1"));
     }

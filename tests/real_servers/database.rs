@@ -327,18 +327,13 @@ fn list(maildir: &Path) -> Vec<std::path::PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Python's own parser, which nobody here wrote, sees what was meant.
-#[test]
-fn python_reads_what_is_composed() {
-    let Some(python) = servers::variable("DKIM_PYTHON") else {
-        return;
-    };
-    let place = tempfile::tempdir().unwrap();
+/// The fixtures of mail merge as an mbox in `place`.
+fn newsletter(place: &Path) -> String {
+    use std::os::unix::fs::PermissionsExt;
     let merge = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/merge");
     let file = |name: &str| merge.join(name).to_str().unwrap().to_owned();
-    let key = place.path().join("key");
+    let key = place.join("key");
     std::fs::write(&key, "a secret of the tests, long enough").unwrap();
-    use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let data = ["compose", &file("letter.md"), "--data", &file("people.csv")];
     let more = [
@@ -349,8 +344,19 @@ fn python_reads_what_is_composed() {
         "--out",
         "batch.mbox",
     ];
-    let made = mailer(place.path(), &[&data[..], &more].concat());
+    let made = mailer(place, &[&data[..], &more].concat());
     assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    std::fs::read_to_string(place.join("batch.mbox")).unwrap()
+}
+
+/// Python's own parser, which nobody here wrote, sees what was meant.
+#[test]
+fn python_reads_what_is_composed() {
+    let Some(python) = servers::variable("DKIM_PYTHON") else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    newsletter(place.path());
     let script = "
 import email.policy, mailbox, email
 box = mailbox.mbox('batch.mbox', factory=lambda file: email.message_from_binary_file(file, policy=email.policy.default))
@@ -372,4 +378,36 @@ for message in box:
         "3 [('Jörg Müller, jun.', 'joerg@two.example')] Jörg Müller, jun., your news of the week {parts}"
     );
     assert_eq!(lines[1], want);
+}
+
+/// mblaze, which a third hand wrote, sees the same parts.
+#[test]
+fn mblaze_reads_what_is_composed() {
+    let Some(mshow) = servers::variable("MSHOW") else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let mbox = newsletter(place.path());
+    let second = mbox.split("\nFrom news@example.org ").nth(1).unwrap();
+    let message = second.split_once('\n').unwrap().1;
+    std::fs::write(place.path().join("second.eml"), message).unwrap();
+    let output = Command::new(mshow)
+        .args(["-t", "./second.eml"])
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    let kinds: Vec<&str> = said
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
+    let want = [
+        "multipart/alternative",
+        "text/plain",
+        "multipart/related",
+        "text/html",
+        "image/png",
+    ];
+    assert_eq!(kinds, want, "{said} {}", text(&output.stderr));
 }
