@@ -159,7 +159,8 @@ struct Output {
 impl Output {
     fn open(args: &ComposeArgs, at: Timestamp) -> Result<Output> {
         let table = |path: &PathBuf| create(path).map(csv::Writer::from_writer);
-        let (messages, name): (Box<dyn Write>, String) = match &args.out {
+        let out = args.out.as_ref().filter(|path| path.as_os_str() != "-");
+        let (messages, name): (Box<dyn Write>, String) = match out {
             Some(path) => (Box::new(create(path)?), path.display().to_string()),
             None if io::stdout().is_terminal() => {
                 let what = "the messages would go to the terminal";

@@ -75,7 +75,11 @@ impl PostgresRows {
             .danger_accept_invalid_hostnames(!url.contains(VERIFY_FULL))
             .build()
             .map_err(|error| DataError::source(&name, error))?;
-        let client = config.connect(MakeTlsConnector::new(tls)).map_err(wrong)?;
+        let client = config.connect(MakeTlsConnector::new(tls));
+        let client = client.map_err(|error| DataError::Source {
+            what: format!("{name}: {}", told(&error)),
+            is_missing: true,
+        })?;
         let client: &'static mut Client = Box::leak(Box::new(client));
         let reading = client.build_transaction().read_only(true);
         let mut transaction = reading.start().map_err(wrong)?;

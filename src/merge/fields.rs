@@ -9,7 +9,7 @@ use minijinja::value::Value;
 
 use super::address::{AddressField, Named};
 use super::eml::decoded;
-use super::engine::{Engine, Mode, Text};
+use super::engine::{Engine, Mode, OWN_NAMES, Text};
 use super::error::{RowError, TemplateError};
 use super::files::FILE_FIELDS;
 use super::front::{Field, Front};
@@ -160,6 +160,9 @@ pub(super) fn render(
             what,
         ));
     }
+    if let Some(what) = unfit(field, value) {
+        return Err(blamed(engine, &[text], row, |_| true, what));
+    }
     if let Kind::Uris(_, uris) = &field.kind {
         let is_uri = |part: &str| {
             part.strip_prefix('<')
@@ -179,6 +182,33 @@ pub(super) fn render(
         }
     }
     Ok(value.to_owned())
+}
+
+/// What is wrong with the value of a field that programs read.
+fn unfit(field: &Compiled, value: &str) -> Option<String> {
+    let is_date = |text: &str| {
+        let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+        parser.parse_timestamp(text).is_ok()
+    };
+    let is_id = |text: &str| {
+        let inner = text
+            .strip_prefix('<')
+            .and_then(|rest| rest.strip_suffix('>'));
+        inner.is_some_and(|id| {
+            id.contains('@')
+                && id.bytes().all(|byte| byte.is_ascii_graphic())
+                && !id.contains(['<', '>'])
+        })
+    };
+    // A field without a value is left out.
+    let (is_fit, wanted) = match field.name.to_ascii_lowercase().as_str() {
+        _ if value.is_empty() => return None,
+        "date" => (is_date(value), "Tue, 24 Nov 2026 08:00:00 +0100"),
+        "message-id" => (is_id(value), "<id@example.org>"),
+        _ => return None,
+    };
+    let name = &field.name;
+    (!is_fit).then(|| format!("{name}: `{value}` is not written as in {wanted}"))
 }
 
 /// The mailboxes of a field for a row.
@@ -204,8 +234,15 @@ fn blamed(
     is_odd: impl Fn(&str) -> bool,
     what: String,
 ) -> RowError {
-    let names = texts.iter().flat_map(|text| engine.names(text));
-    let names: Vec<String> = names.filter(|name| row.get(name).is_some()).collect();
+    let asked = texts.iter().flat_map(|text| engine.names(text));
+    let (names, unknown): (Vec<String>, Vec<String>) =
+        asked.partition(|name| row.get(name).is_some());
+    if unknown
+        .iter()
+        .any(|name| !OWN_NAMES.contains(&name.as_str()))
+    {
+        return RowError::new(what);
+    }
     let has_control = |name: &&String| {
         row.text(name)
             .is_some_and(|value| value.chars().any(char::is_control))

@@ -50,8 +50,35 @@ pub fn references(name: &str, bytes: &[u8], is_main: bool) -> Vec<String> {
     found
 }
 
+/// The first file that a text of the template includes and that is not there: who includes it, in which line, and its name. What
+/// may be missing, or is one of several, is not looked for.
+pub(super) fn missing(files: &Files, carried: &[&str]) -> Option<(String, usize, String)> {
+    let texts = files.bytes.iter();
+    let texts = texts.filter(|(name, _)| !carried.contains(&name.as_str()));
+    for (file, _) in texts {
+        let text = files.text(file).unwrap_or_default();
+        for (at, tag) in loading_tags(text) {
+            if tag.contains("ignore missing") || tag.contains('[') {
+                continue;
+            }
+            let gone = quoted(tag).into_iter().next();
+            if let Some(name) = gone.filter(|name| files.get(name).is_none()) {
+                let line = 1 + text[..at].matches('\n').count();
+                return Some((file.clone(), line, name));
+            }
+        }
+    }
+    None
+}
+
 /// The names in `{% include "name" %}` and its like.
 fn included(text: &str) -> Vec<String> {
+    let tags = loading_tags(text).into_iter();
+    tags.flat_map(|(_, tag)| quoted(tag)).collect()
+}
+
+/// The tags that load other files, and where they begin.
+fn loading_tags(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find("{%") {
@@ -63,7 +90,7 @@ fn included(text: &str) -> Vec<String> {
                 .is_some_and(|tail| tail.starts_with([' ', '\t', '\n', '"', '\'', '[']))
         });
         if is_loading {
-            found.extend(quoted(tag));
+            found.push((text.len() - rest.len(), tag));
         }
         rest = &rest[end..];
     }

@@ -3,7 +3,7 @@
 use super::eml::{self, Carried};
 use super::engine::{Engine, Mode};
 use super::error::TemplateError;
-use super::files::Files;
+use super::files::{FILE_FIELDS, Files, missing};
 use super::front::Front;
 use super::parts::{Body, Page};
 
@@ -88,18 +88,37 @@ pub(super) fn written(
     Ok(body)
 }
 
+/// Makes sure that the files that a template names are there.
+///
+/// # Errors
+/// The first that is not, and the line that names it.
+pub(super) fn check_files(files: &Files, front: &Front<'_>) -> Result<(), TemplateError> {
+    let absent = |name: &str| format!("{name}: there is no such file beside the template");
+    for field in &front.fields {
+        let names_file = FILE_FIELDS
+            .iter()
+            .any(|known| field.name.eq_ignore_ascii_case(known));
+        if names_file && files.get(&field.value).is_none() {
+            let what = absent(&field.value);
+            return Err(TemplateError::new(&files.main, field.line, what));
+        }
+    }
+    let carried = ["Inline", "Attach"];
+    let carried = carried.iter().flat_map(|name| front.all(name));
+    let carried: Vec<&str> = carried.map(|field| field.value.as_str()).collect();
+    match missing(files, &carried) {
+        Some((file, line, name)) => Err(TemplateError::new(&file, line, absent(&name))),
+        None => Ok(()),
+    }
+}
+
 /// The files that the header names.
-pub(super) fn carry(
-    body: &mut Body,
-    files: &Files,
-    front: &Front<'_>,
-) -> Result<(), TemplateError> {
+pub(super) fn carry(body: &mut Body, files: &Files, front: &Front<'_>) {
     for (field_name, is_inline) in [("Inline", true), ("Attach", false)] {
         for field in front.all(field_name) {
-            let bytes = files.get(&field.value).ok_or_else(|| {
-                let what = format!("{}: there is no such file", field.value);
-                TemplateError::new(&files.main, field.line, what)
-            })?;
+            let Some(bytes) = files.get(&field.value) else {
+                continue;
+            };
             let name = field.value.rsplit('/').next().unwrap_or_default();
             body.carry(&Carried {
                 name: name.to_owned(),
@@ -109,7 +128,6 @@ pub(super) fn carry(
             });
         }
     }
-    Ok(())
 }
 
 /// The media type that a file's name speaks for.

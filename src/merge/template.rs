@@ -15,7 +15,7 @@ use super::front;
 use super::identity::{Identity, TokenKey};
 use super::parts::Body;
 use super::row::{Columns, Row};
-use super::source::{carry, complete, text_of, written};
+use super::source::{carry, check_files, complete, text_of, written};
 use super::verp::Pattern;
 use crate::mail::{Mailbox, ReversePath};
 
@@ -82,6 +82,7 @@ impl Template {
         let file = files.main.clone();
         let text = text_of(&files, &file)?;
         let front = front::split(&file, text)?;
+        check_files(&files, &front)?;
         let mut engine = Engine::new(&files);
         let is_complete = ["MIME-Version", "Content-Type"]
             .iter()
@@ -92,7 +93,7 @@ impl Template {
         } else {
             written(&mut engine, &files, &front)?
         };
-        carry(&mut body, &files, &front)?;
+        carry(&mut body, &files, &front);
         if !fields.iter().any(|field| field.is("From")) {
             let what = "there is no From field";
             return Err(TemplateError::new(&file, 1, what)

@@ -93,14 +93,15 @@ fn rows_come_through_a_cursor_and_the_database_is_only_read() {
     let (status, _, stderr) = run(&url, "SELECT email, email FROM many");
     assert_eq!(status, Some(65));
     assert!(stderr.contains("`email` twice"), "{stderr}");
-    let (_, _, stderr) = run(&url.replace("not%20a%20secret", "wrong"), "SELECT 1");
+    let (status, _, stderr) = run(&url.replace("not%20a%20secret", "wrong"), "SELECT 1");
+    assert_eq!(status, Some(66));
     assert!(
         stderr.contains("password authentication failed"),
         "{stderr}"
     );
     // The certificate is signed by nobody that the machine knows.
     let (status, _, stderr) = run(&format!("{url}?sslmode=verify-full"), "SELECT * FROM many");
-    assert_eq!(status, Some(65));
+    assert_eq!(status, Some(66));
     assert!(stderr.contains("certificate"), "{stderr}");
     let (status, ..) = run(&format!("{url}?sslmode=require"), "SELECT * FROM many");
     assert_eq!(status, Some(0));
