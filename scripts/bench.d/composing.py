@@ -34,6 +34,7 @@ def composing(arguments, place):
         composers["text, PostgreSQL"] = [MAILER, "compose", text, "--postgres", url, "--query", "SELECT * FROM bench_people"]
     composers = {name: command + ["--job", "bench", "--state", place / "state"] for name, command in composers.items()}
     composers["Python's email, CSV"] = [sys.executable, ROOT / "scripts/bench.d/python_merge.py", place / "people.csv", PARAGRAPH * 20]
+    composers = {name: command for name, command in composers.items() if arguments.only in name}
     print("%d rows; medians of %d rounds, processors: %d" % (rows, arguments.rounds, os.cpu_count()))
     print("%-28s %10s %14s %12s %14s" % ("", "rows/s", "CPU us/row", "peak RSS MB", "octets/message"))
     figures = {name: [] for name in composers}
